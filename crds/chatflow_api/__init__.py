@@ -1,0 +1,1 @@
+"""The types that every part of ChatFlow shares: the custom resource, the runtime's configuration, names."""

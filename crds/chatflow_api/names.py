@@ -1,0 +1,53 @@
+"""Names that several parts must agree on: partitions and Redis keys. Labels and annotations join with the operator."""
+
+from __future__ import annotations
+
+import binascii
+
+PARTITIONS = 256
+"""Number of state partitions; part of the stored schema, so it never changes."""
+
+
+def partition(uid: str) -> int:
+    """The partition of a user: CRC-16/XMODEM (Redis Cluster's own hash) of the UTF-8 bytes, modulo 256."""
+    return binascii.crc_hqx(uid.encode(), 0) % PARTITIONS
+
+
+def hash_tag(flow: str, number: int) -> str:
+    """The hash tag that keeps one partition of one flow in one Redis Cluster slot."""
+    return f"{{{flow}.{number}}}"
+
+
+def conversation_key(flow: str, uid: str) -> str:
+    """The small hot state of a conversation (msgpack)."""
+    return f"conv:{hash_tag(flow, partition(uid))}:{uid}"
+
+
+def history_key(flow: str, uid: str) -> str:
+    """The last messages of a conversation (list of msgpack)."""
+    return f"hist:{hash_tag(flow, partition(uid))}:{uid}"
+
+
+def outbox_key(flow: str, uid: str) -> str:
+    """Replies and notices to a user (stream); its ids are the SSE ids."""
+    return f"out:{hash_tag(flow, partition(uid))}:{uid}"
+
+
+def replies_key(flow: str, uid: str) -> str:
+    """Replies by client message id (hash of msgpack), so that a message takes effect once."""
+    return f"msg:{hash_tag(flow, partition(uid))}:{uid}"
+
+
+def due_key(flow: str, number: int) -> str:
+    """Users of a partition by the time, in ms, at which their conversation wants a notice or ends (sorted set)."""
+    return f"due:{hash_tag(flow, number)}"
+
+
+def records_key(flow: str, number: int) -> str:
+    """Records on their way to a sink: labelling candidates and ratings of a partition (stream of msgpack)."""
+    return f"rec:{hash_tag(flow, number)}"
+
+
+def wake_channel(flow: str, number: int) -> str:
+    """Channel on which a commit tells which user of a partition has news."""
+    return f"wake:{hash_tag(flow, number)}"

@@ -1,0 +1,247 @@
+"""What the gateway and the worker read, derived from a ChatFlow by one pure function.
+
+The operator writes it into a ConfigMap, `chatflow up` into a file. Secrets and file contents never stand in it: they
+are named by their path below the folders in which Secrets, ConfigMaps and volumes are mounted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from pydantic import BaseModel, ConfigDict
+
+from chatflow_api import v1alpha1 as api
+
+
+class Config(BaseModel):
+    """Base: frozen, and strict about unknown fields so that a newer operator's file is refused, not misread."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FlowConfig(Config):
+    """Which flow this is. `key` prefixes its Redis keys: the object's UID, or a hash of its name on one machine."""
+
+    name: str
+    namespace: str
+    key: str
+
+
+class GatewayConfig(Config):
+    """The HTTP front."""
+
+    allowed_origins: tuple[str, ...]
+    max_text_length: int
+
+
+class StateConfig(Config):
+    """Conversation state."""
+
+    ttl_s: float
+    closing_notice_s: float
+    history_messages: int
+
+
+class SlotConfig(Config):
+    """One slot."""
+
+    name: str
+    ask: str
+    pattern: str
+    invalid: str | None
+
+
+class ActionConfig(Config):
+    """One business call. `secret` is a path below the Secrets folder."""
+
+    name: str
+    intent: str
+    slots: tuple[str, ...]
+    url: str
+    method: api.HttpMethod
+    secret: str | None
+    timeout_s: float
+    reply: str
+    not_found: str | None
+    failure: str | None
+
+
+class DialogueConfig(Config):
+    """What the bot says; None means the built-in text of the locale."""
+
+    title: str
+    persona: str | None
+    greeting: str | None
+    slots: tuple[SlotConfig, ...]
+    actions: tuple[ActionConfig, ...]
+    allowed_hosts: tuple[str, ...]
+    rating_ask: str | None
+    rating_scale: int
+    closing: str | None
+    ended: str | None
+    busy: str | None
+    refusal: str | None
+    while_busy: dict[str, api.WhileBusy]
+
+
+class KnowledgeConfig(Config):
+    """Retrieval and the answer cache."""
+
+    top_k: int
+    min_score: float
+    cache_entries: int
+    cache_ttl_s: float
+
+
+class IntentConfig(Config):
+    """The intent classifier."""
+
+    encoder: api.Encoder
+    encoder_path: str | None
+    confidence: float
+    deadline_s: float
+
+
+class LanguageModelConfig(Config):
+    """One language model. `api_key` is a path below the Secrets folder."""
+
+    base_url: str
+    model: str
+    api_key: str | None
+    first_token_deadline_s: float
+    token_gap_deadline_s: float
+    max_tokens: int
+    temperature: float
+    context_tokens: int
+    prompt: str | None
+
+
+class ModerationConfig(Config):
+    """Word lists, as paths below the ConfigMaps folder."""
+
+    word_lists: tuple[str, ...]
+    action: api.ModerationAction
+    allow: tuple[str, ...]
+
+
+class DegradationConfig(Config):
+    """Behaviour under load."""
+
+    backlog_limit: int
+    shed_fraction: float
+
+
+class RuntimeConfig(Config):
+    """Everything."""
+
+    flow: FlowConfig
+    locale: api.Locale
+    gateway: GatewayConfig
+    state: StateConfig
+    dialogue: DialogueConfig
+    knowledge: KnowledgeConfig
+    intent: IntentConfig
+    llm: LanguageModelConfig | None
+    backup: LanguageModelConfig | None
+    moderation: ModerationConfig
+    degradation: DegradationConfig
+
+
+def derive(flow: api.ChatFlow) -> RuntimeConfig:
+    """The runtime's configuration of a validated flow."""
+    spec = flow.spec
+    return RuntimeConfig(
+        flow=_identity(flow.metadata),
+        locale=spec.locale,
+        gateway=GatewayConfig(
+            allowed_origins=tuple(spec.gateway.allowed_origins), max_text_length=spec.gateway.max_text_length
+        ),
+        state=StateConfig(
+            ttl_s=api.duration_s(spec.state.ttl),
+            closing_notice_s=api.duration_s(spec.state.closing_notice),
+            history_messages=spec.state.history_messages,
+        ),
+        dialogue=_dialogue(spec.dialogue, title=spec.dialogue.title or flow.metadata.name),
+        knowledge=KnowledgeConfig(
+            top_k=spec.knowledge.top_k,
+            min_score=spec.knowledge.min_score,
+            cache_entries=spec.knowledge.cache.entries,
+            cache_ttl_s=api.duration_s(spec.knowledge.cache.ttl),
+        ),
+        intent=IntentConfig(
+            encoder=spec.models.intent.encoder,
+            encoder_path=spec.models.intent.encoder_path,
+            confidence=spec.models.intent.confidence,
+            deadline_s=api.duration_s(spec.models.intent.deadline),
+        ),
+        llm=_language_model(spec.models.llm),
+        backup=_language_model(spec.models.backup),
+        moderation=ModerationConfig(
+            word_lists=tuple(f"{ref.name}/{ref.key}" for ref in spec.moderation.word_lists),
+            action=spec.moderation.action,
+            allow=tuple(spec.moderation.allow),
+        ),
+        degradation=DegradationConfig(
+            backlog_limit=spec.degradation.backlog_limit, shed_fraction=spec.degradation.shed_fraction
+        ),
+    )
+
+
+def _identity(metadata: api.Metadata) -> FlowConfig:
+    digest = hashlib.sha256(f"{metadata.namespace}/{metadata.name}".encode()).hexdigest()[:12]
+    return FlowConfig(name=metadata.name, namespace=metadata.namespace, key=metadata.uid or digest)
+
+
+def _secret(ref: api.SecretKeyRef | None) -> str | None:
+    return None if ref is None else f"{ref.name}/{ref.key}"
+
+
+def _dialogue(dialogue: api.Dialogue, title: str) -> DialogueConfig:
+    return DialogueConfig(
+        title=title,
+        persona=dialogue.persona,
+        greeting=dialogue.greeting,
+        slots=tuple(
+            SlotConfig(name=slot.name, ask=slot.ask, pattern=slot.pattern, invalid=slot.invalid)
+            for slot in dialogue.slots
+        ),
+        actions=tuple(
+            ActionConfig(
+                name=action.name,
+                intent=action.intent,
+                slots=tuple(action.slots),
+                url=action.http.url,
+                method=action.http.method,
+                secret=_secret(action.http.secret_ref),
+                timeout_s=api.duration_s(action.http.timeout),
+                reply=action.reply,
+                not_found=action.not_found,
+                failure=action.failure,
+            )
+            for action in dialogue.actions
+        ),
+        allowed_hosts=tuple(dialogue.allowed_hosts),
+        rating_ask=dialogue.rating.ask,
+        rating_scale=dialogue.rating.scale,
+        closing=dialogue.closing,
+        ended=dialogue.ended,
+        busy=dialogue.busy,
+        refusal=dialogue.refusal,
+        while_busy={name: getattr(dialogue.while_busy, name) for name in api.WhileBusyPolicies.model_fields},
+    )
+
+
+def _language_model(model: api.LanguageModel | None) -> LanguageModelConfig | None:
+    if model is None:
+        return None
+    return LanguageModelConfig(
+        base_url=model.open_ai.base_url.rstrip("/"),
+        model=model.open_ai.model,
+        api_key=_secret(model.open_ai.api_key_secret_ref),
+        first_token_deadline_s=api.duration_s(model.first_token_deadline),
+        token_gap_deadline_s=api.duration_s(model.token_gap_deadline),
+        max_tokens=model.max_tokens,
+        temperature=model.temperature,
+        context_tokens=model.context_tokens,
+        prompt=model.prompt,
+    )

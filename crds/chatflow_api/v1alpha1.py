@@ -1,0 +1,616 @@
+"""The ChatFlow custom resource, `chatflow.dev/v1alpha1`: its spec, every field described, bounded and defaulted.
+
+Read by `chatflow validate` and `chatflow up`, by `crdgen` (which turns it into the CustomResourceDefinition),
+and by the operator. A field stands here only once something acts on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
+
+GROUP = "chatflow.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "ChatFlow"
+
+OUT_OF_SCOPE = "out_of_scope"
+"""The reserved intent name under which questions that the bot must not answer are listed."""
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration_s(value: str) -> float:
+    """Seconds of a duration such as `800ms`, `600s` or `1h30m`; ValueError if it is none."""
+    parts = _DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise ValueError(f"{value!r} is no duration; write for example 800ms, 30s, 10m or 1h30m")
+    return sum(int(number) * _UNIT_S[unit] for number, unit in parts)
+
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a duration, both included; `crdgen` writes them as a CEL rule."""
+
+    lowest: str
+    highest: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "x-duration": [self.lowest, self.highest]}
+
+    def _check(self, value: str) -> str:
+        if not duration_s(self.lowest) <= duration_s(value) <= duration_s(self.highest):
+            raise ValueError(f"{value} lies outside {self.lowest} to {self.highest}")
+        return value
+
+
+Duration = Annotated[str, StringConstraints(pattern=r"^([0-9]+(ms|s|m|h))+$", max_length=32)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
+"""Name of an intent, a slot or an action: lower case, digits, `_` and `-`."""
+ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+DataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+LongText = Annotated[str, StringConstraints(min_length=1, max_length=16000)]
+Question = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place at which a rule over several fields is broken."""
+
+    at: tuple[str | int, ...]
+    """Path below the part that has the rule, as in the manifest."""
+    message: str
+    """What is wrong; what to do."""
+
+
+class RuleBroken(ValueError):
+    """Rules over several fields are broken; `validation` gives each finding its own line."""
+
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(". ".join(finding.message for finding in findings))
+        self.findings = findings
+
+
+class Spec(BaseModel):
+    """Base of every part of the spec: camelCase in YAML, unknown fields refused, frozen once read."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+    cel: ClassVar[list[tuple[str, str]]] = []
+    """Rules over several fields, as (CEL expression, message), for the CustomResourceDefinition."""
+
+
+def _exactly_one(model: BaseModel, *names: str) -> None:
+    given = [name for name in names if getattr(model, name) is not None]
+    if len(given) != 1:
+        wanted = " or ".join(to_camel(name) for name in names)
+        found = ", ".join(to_camel(name) for name in given) or "none"
+        raise ValueError(f"exactly one of {wanted} is needed, and {found} is set; set exactly one")
+
+
+class Locale(StrEnum):
+    """Language of the built-in replies and of text normalisation."""
+
+    ZH_CN = "zh-CN"
+    EN = "en"
+
+
+class SecretKeyRef(Spec):
+    """One key of a Secret in the flow's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: DataKey
+    """Key inside the Secret."""
+
+
+class ConfigMapKeyRef(Spec):
+    """One key of a ConfigMap in the flow's namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+    key: DataKey
+    """Key inside the ConfigMap."""
+
+
+class ConfigMapSource(Spec):
+    """Files held by a ConfigMap: each key is a file, its ending tells the format."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+    keys: Annotated[list[DataKey], Field(max_length=200)] = []
+    """Keys to read; all of them when empty."""
+
+
+class VolumeSource(Spec):
+    """Files on a PersistentVolumeClaim, for content above a ConfigMap's limit of 1 MiB."""
+
+    claim_name: ObjectName
+    """Name of the claim. `chatflow up` takes a folder for it: `--volume CLAIM=FOLDER`."""
+    path: Annotated[str, StringConstraints(pattern=r"^[^/].*$", max_length=1000)] = "."
+    """Folder or file inside the volume."""
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> Self:
+        if ".." in self.path.split("/"):
+            raise RuleBroken(Finding(("path",), f"{self.path!r} leaves the volume; write it without '..'"))
+        return self
+
+    cel: ClassVar = [("!self.path.contains('..')", "path must stay inside the volume")]
+
+
+class Source(Spec):
+    """Where files come from; set exactly one kind."""
+
+    config_map: ConfigMapSource | None = None
+    """Files in a ConfigMap."""
+    persistent_volume_claim: VolumeSource | None = None
+    """Files on a volume."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        _exactly_one(self, "config_map", "persistent_volume_claim")
+        return self
+
+    cel: ClassVar = [
+        (
+            "has(self.configMap) != has(self.persistentVolumeClaim)",
+            "set exactly one of configMap or persistentVolumeClaim",
+        )
+    ]
+
+
+Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?)$", max_length=300)]
+
+
+class Gateway(Spec):
+    """The HTTP and WebSocket front of the flow."""
+
+    allowed_origins: Annotated[list[Origin], Field(max_length=100)] = []
+    """Web origins whose pages may embed the widget (CORS, and the Origin check of WebSockets). The gateway's own
+    origin is always allowed; `*` allows every page."""
+    max_text_length: Annotated[int, Field(ge=1, le=20000)] = 2000
+    """Longest message a user may send, in characters; a longer one is refused with 413."""
+
+
+class ExternalRedis(Spec):
+    """A Redis or Valkey that exists already."""
+
+    url_secret_ref: SecretKeyRef
+    """Secret key that holds the URL, for example redis://:password@host:6379/0."""
+
+
+class Redis(Spec):
+    """Where conversation state is kept."""
+
+    external: ExternalRedis | None = None
+    """Use this server; without it `chatflow up` starts one of its own."""
+
+
+class State(Spec):
+    """Conversation state: how long it lives and where."""
+
+    ttl: Annotated[Duration, Within("10s", "168h")] = "600s"
+    """A conversation with no message for this long ends."""
+    closing_notice: Annotated[Duration, Within("0s", "1h")] = "30s"
+    """The user is told this long before the end; 0s sends no notice."""
+    history_messages: Annotated[int, Field(ge=2, le=200)] = 20
+    """How many messages of a conversation are kept and offered to the language model."""
+    redis: Redis = Redis()
+    """The state server."""
+
+    @model_validator(mode="after")
+    def _notice_before_end(self) -> Self:
+        if duration_s(self.closing_notice) >= duration_s(self.ttl):
+            message = f"{self.closing_notice} is not shorter than ttl {self.ttl}; lower it, or raise ttl"
+            raise RuleBroken(Finding(("closingNotice",), message))
+        return self
+
+    cel: ClassVar = [("duration(self.closingNotice) < duration(self.ttl)", "closingNotice must be shorter than ttl")]
+
+
+class Slot(Spec):
+    """One piece of information the bot collects before an action."""
+
+    name: Name
+    """Name, used as {name} in the action's URL, body and reply."""
+    ask: Text
+    """Question that asks the user for it."""
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    """Regular expression that finds the value in the user's text; the first group, or the whole match, is the value."""
+    invalid: Text | None = None
+    """Answer when the text holds no such value; the question is asked again without it."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        try:
+            compiled = re.compile(self.pattern)
+        except re.error as error:
+            message = f"{self.pattern} is no regular expression: {error}; correct it, or escape the sign with \\"
+            raise RuleBroken(Finding(("pattern",), message)) from error
+        if compiled.search("") is not None:
+            message = (
+                f"{self.pattern} matches a text of no length, so any text would do; ask for one character at least"
+            )
+            raise RuleBroken(Finding(("pattern",), message))
+        return self
+
+
+class HttpMethod(StrEnum):
+    """HTTP methods an action may use; GET, PUT and DELETE are idempotent and retried once."""
+
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+
+
+class HttpCall(Spec):
+    """A call to a business API."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^{}\s/?#]+([/?][^\s#]*)?$", max_length=1000)]
+    """URL with {slot} placeholders in path and query, never in the host; values are percent-encoded."""
+    method: HttpMethod = HttpMethod.GET
+    """HTTP method. POST, PUT and PATCH send the slots as a JSON object."""
+    secret_ref: SecretKeyRef | None = None
+    """Token sent as `Authorization: Bearer`."""
+    timeout: Annotated[Duration, Within("50ms", "30s")] = "2s"
+    """Deadline of the whole call, a retry included."""
+
+
+class Action(Spec):
+    """A business call: once the intent is recognised and its slots are there, the API is asked and the answer told."""
+
+    name: Name
+    """Name of the action."""
+    intent: Name
+    """Intent that starts it."""
+    slots: Annotated[list[Name], Field(max_length=10)] = []
+    """Slots to collect first, in this order."""
+    http: HttpCall
+    """The call."""
+    reply: Text
+    """Answer on success, with {slot} and {response.field} placeholders (dots lead into nested objects)."""
+    not_found: Text | None = None
+    """Answer when the API says 404; failure's text without it."""
+    failure: Text | None = None
+    """Answer when the API fails or is late; a built-in text without it."""
+
+
+class Rating(Spec):
+    """The rating at the end of a conversation."""
+
+    ask: Text | None = None
+    """Question that asks for a rating; a built-in text without it."""
+    scale: Annotated[int, Field(ge=2, le=10)] = 5
+    """Highest rating; the lowest is 1."""
+
+
+class WhileBusy(StrEnum):
+    """What happens to a message that arrives while the same user's last one is being answered."""
+
+    ENQUEUE = "enqueue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+class WhileBusyPolicies(Spec):
+    """What happens, scene by scene, to a message that arrives while the last one is being answered: enqueue answers it
+    afterwards, reject refuses it with 409, interrupt ends the answer under way."""
+
+    greeting: WhileBusy = WhileBusy.ENQUEUE
+    """At the start of a conversation."""
+    collect: WhileBusy = WhileBusy.ENQUEUE
+    """While slots are collected."""
+    answer: WhileBusy = WhileBusy.ENQUEUE
+    """While questions are answered."""
+    evaluate: WhileBusy = WhileBusy.ENQUEUE
+    """While a rating is asked."""
+    handoff: WhileBusy = WhileBusy.ENQUEUE
+    """While a person answers."""
+
+
+class Dialogue(Spec):
+    """What the bot says and asks of its own accord. Texts without a value are built in, in the flow's locale."""
+
+    title: Annotated[str, StringConstraints(min_length=1, max_length=80)] | None = None
+    """Name shown above the chat; the flow's name without it."""
+    persona: LongText | None = None
+    """Who the bot is and how it speaks; leads the language model's prompt."""
+    greeting: Text | None = None
+    """First words of a conversation."""
+    slots: Annotated[list[Slot], Field(max_length=50)] = []
+    """Information that actions need."""
+    actions: Annotated[list[Action], Field(max_length=50)] = []
+    """Business calls."""
+    allowed_hosts: Annotated[
+        list[
+            Annotated[
+                str,
+                StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$", max_length=260),
+            ]
+        ],
+        Field(max_length=100),
+    ] = []
+    """Hosts that actions may call, as host or host:port; when empty, the hosts of the actions' own URLs. Redirects to
+    others are never followed."""
+    rating: Rating = Rating()
+    """The rating."""
+    closing: Text | None = None
+    """Notice sent before a silent conversation ends; {seconds} is the time left."""
+    ended: Text | None = None
+    """Last words when a conversation ends."""
+    busy: Text | None = None
+    """Static reply when no model answers in time."""
+    refusal: Text | None = None
+    """Reply to a message that moderation refuses."""
+    while_busy: WhileBusyPolicies = WhileBusyPolicies()
+    """What happens to a message that arrives while the last one is being answered."""
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        findings = [*self._doubles(), *self._unknown_names()]
+        if findings:
+            raise RuleBroken(*findings)
+        return self
+
+    def _doubles(self) -> Iterator[Finding]:
+        for kind, where, field in (
+            ("slot", "slots", "name"),
+            ("action", "actions", "name"),
+            ("intent of an action", "actions", "intent"),
+        ):
+            names = [getattr(part, field) for part in getattr(self, where)]
+            for index, name in enumerate(names):
+                if name in names[:index]:
+                    yield Finding((where, index, field), f"{kind} {name!r} is given twice; each may stand once")
+
+    def _unknown_names(self) -> Iterator[Finding]:
+        known = sorted(slot.name for slot in self.slots)
+        for index, action in enumerate(self.actions):
+            for number, name in enumerate(action.slots):
+                if name not in known:
+                    message = (
+                        f"action {action.name!r} needs slot {name!r}, which dialogue.slots does not define;"
+                        f" define it there, or use one of: {', '.join(known) or 'none yet'}"
+                    )
+                    yield Finding(("actions", index, "slots", number), message)
+            url = ("actions", index, "http", "url")
+            for name in sorted(set(re.findall(r"\{([^{}]*)\}", action.http.url)) - set(action.slots)):
+                message = f"the url uses {{{name}}}, which is not among the action's slots; add it to slots"
+                yield Finding(url, message)
+            host = re.split(r"[/?]", action.http.url.split("://", 1)[1], maxsplit=1)[0]
+            if self.allowed_hosts and host not in self.allowed_hosts:
+                message = f"action {action.name!r} calls {host!r}, which allowedHosts does not list; add it there"
+                yield Finding(url, message)
+
+    cel: ClassVar = [
+        (
+            "self.actions.all(a, a.slots.all(s, self.slots.exists(d, d.name == s)))",
+            "every slot of an action must be defined in dialogue.slots",
+        ),
+        (
+            "self.actions.all(a, self.actions.exists_one(b, b.intent == a.intent))",
+            "an intent may start one action only",
+        ),
+    ]
+
+
+class AnswerCache(Spec):
+    """Answers kept for questions asked again; personal answers are never kept."""
+
+    entries: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """How many answers each gateway keeps; 0 turns the cache off."""
+    ttl: Annotated[Duration, Within("1s", "24h")] = "300s"
+    """How long an answer is kept."""
+
+
+class Knowledge(Spec):
+    """What the bot knows: question-answer pairs and documents."""
+
+    sources: Annotated[list[Source], Field(max_length=100)] = []
+    """Files to read: question-answer pairs (.yaml .jsonl .csv) and documents (.md .html .txt .pdf)."""
+    top_k: Annotated[int, Field(ge=1, le=20)] = 5
+    """How many passages are found for a question and shown to the language model."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.35
+    """Lowest score, 0 to 1, at which the best passage is given as the answer."""
+    cache: AnswerCache = AnswerCache()
+    """The answer cache."""
+
+
+class Encoder(StrEnum):
+    """Sentence encoder joined with character n-grams for intent and retrieval."""
+
+    UNIVERSAL = "universal"
+    NONE = "none"
+    ONNX = "onnx"
+
+
+class IntentModel(Spec):
+    """The classifier that recognises what a user wants; trained from examples."""
+
+    examples: Annotated[
+        dict[Name, Annotated[list[Question], Field(min_length=1, max_length=2000)]], Field(max_length=500)
+    ] = {}
+    """Example questions by intent. The intent `out_of_scope` lists questions that the bot must not answer."""
+    example_sources: Annotated[list[Source], Field(max_length=100)] = []
+    """Files with more examples: YAML (intent: [texts]), or JSONL and CSV with the columns text and intent."""
+    encoder: Encoder = Encoder.UNIVERSAL
+    """Sentence encoder: universal (multilingual, some 2 ms a text), none (light mode: character n-grams alone), or
+    onnx."""
+    encoder_path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
+    """Folder with model.onnx and tokenizer.json; for encoder onnx."""
+    confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.85
+    """Calibrated probability above which an intent is acted on."""
+    deadline: Annotated[Duration, Within("5ms", "5s")] = "60ms"
+    """A later classification is not waited for; the turn goes on with retrieval alone."""
+
+    @model_validator(mode="after")
+    def _onnx_has_a_path(self) -> Self:
+        if (self.encoder is Encoder.ONNX) != (self.encoder_path is not None):
+            message = "encoderPath goes with encoder onnx; set both or neither"
+            raise RuleBroken(Finding(("encoderPath",), message))
+        return self
+
+    cel: ClassVar = [
+        (
+            "(self.encoder == 'onnx') == has(self.encoderPath)",
+            "encoderPath goes with encoder onnx: set both or neither",
+        )
+    ]
+
+
+class OpenAIEndpoint(Spec):
+    """A service that speaks the OpenAI chat-completions protocol: vLLM, Ollama, a hosted model."""
+
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=1000)] = Field(alias="baseURL")
+    """Address up to and including the version, for example http://vllm:8000/v1."""
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """Name of the model there."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """Secret key that holds the API key."""
+
+
+class LanguageModel(Spec):
+    """A language model for what the knowledge base does not answer."""
+
+    open_ai: OpenAIEndpoint = Field(alias="openAI")
+    """Where it is served."""
+    first_token_deadline: Annotated[Duration, Within("50ms", "120s")] = "800ms"
+    """No first token by then: the next rung takes over."""
+    token_gap_deadline: Annotated[Duration, Within("50ms", "120s")] = "5s"
+    """Longest silence between tokens; the answer then ends with a notice."""
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
+    """Longest answer, in tokens."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
+    """Sampling temperature."""
+    context_tokens: Annotated[int, Field(ge=256, le=1_000_000)] = 4096
+    """Budget for prompt and answer together, in tokens (estimated); older history is left out first."""
+    prompt: LongText | None = None
+    """Template of the system prompt, with {persona}, {passages} and {locale}; a built-in one without it."""
+
+    @model_validator(mode="after")
+    def _answer_fits(self) -> Self:
+        if self.max_tokens >= self.context_tokens:
+            message = (
+                f"{self.max_tokens} is not below contextTokens {self.context_tokens}; lower it, or raise contextTokens"
+            )
+            raise RuleBroken(Finding(("maxTokens",), message))
+        return self
+
+    cel: ClassVar = [("self.maxTokens < self.contextTokens", "maxTokens must be below contextTokens")]
+
+
+class Models(Spec):
+    """The models a flow uses."""
+
+    intent: IntentModel = IntentModel()
+    """Recognises what the user wants."""
+    llm: LanguageModel | None = None
+    """Answers the long tail. Without it the flow serves knowledge, actions and the static reply."""
+    backup: LanguageModel | None = None
+    """Takes over when llm gives no first token in time."""
+
+    @model_validator(mode="after")
+    def _backup_of_something(self) -> Self:
+        if self.backup is not None and self.llm is None:
+            raise RuleBroken(Finding(("backup",), "backup is set but llm is not; name the first model as llm"))
+        return self
+
+    cel: ClassVar = [("!has(self.backup) || has(self.llm)", "backup needs llm")]
+
+
+class ModerationAction(StrEnum):
+    """What happens to a text with a listed word."""
+
+    REJECT = "reject"
+    MASK = "mask"
+
+
+class Moderation(Spec):
+    """Words that must not pass, in questions and in answers."""
+
+    word_lists: Annotated[list[ConfigMapKeyRef], Field(max_length=50)] = []
+    """Word lists, one word or phrase a line, `#` starts a comment."""
+    action: ModerationAction = ModerationAction.REJECT
+    """reject answers with dialogue.refusal; mask replaces the words by `*`."""
+    allow: Annotated[list[Question], Field(max_length=1000)] = []
+    """Phrases that pass although they hold a listed word."""
+
+
+class Degradation(Spec):
+    """How the flow gives way under load, rung by rung, instead of failing."""
+
+    backlog_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 5000
+    """Turns under way above which new conversations are shed."""
+    shed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of new conversations that is shed then, by stable hash of the user."""
+
+
+class ChatFlowSpec(Spec):
+    """A customer-service chat."""
+
+    locale: Locale = Locale.ZH_CN
+    """Language of the built-in texts and of normalisation."""
+    gateway: Gateway = Gateway()
+    """The front."""
+    state: State = State()
+    """Conversation state."""
+    dialogue: Dialogue = Dialogue()
+    """What the bot says and asks."""
+    knowledge: Knowledge = Knowledge()
+    """What the bot knows."""
+    models: Models = Models()
+    """The models it uses."""
+    moderation: Moderation = Moderation()
+    """Words that must not pass."""
+    degradation: Degradation = Degradation()
+    """Behaviour under load."""
+
+
+class Metadata(BaseModel):
+    """The part of Kubernetes' ObjectMeta that ChatFlow reads."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, alias_generator=to_camel)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,51}[a-z0-9])?$", max_length=53)]
+    namespace: ObjectName = "default"
+    uid: str = ""
+
+
+class ChatFlow(BaseModel):
+    """The whole object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, alias_generator=to_camel)
+
+    api_version: Literal["chatflow.dev/v1alpha1"]
+    kind: Literal["ChatFlow"]
+    metadata: Metadata
+    spec: ChatFlowSpec = ChatFlowSpec()
+    status: dict[str, Any] | None = None
