@@ -1,0 +1,1 @@
+"""Models of ChatFlow: the intent classifier and the training behind it."""

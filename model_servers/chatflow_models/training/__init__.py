@@ -1,0 +1,17 @@
+"""Training of the intent model: data checks, fit, evaluation, report."""
+
+from .evaluation import Confusion, Evaluation, evaluate
+from .examples import Example, check_examples
+from .fit import OnProgress, train
+from .report import TrainingReport
+
+__all__ = [
+    "Confusion",
+    "Evaluation",
+    "Example",
+    "OnProgress",
+    "TrainingReport",
+    "check_examples",
+    "evaluate",
+    "train",
+]

@@ -1,0 +1,165 @@
+"""Training of the intent model, from examples to an artefact. Called by `chatflow up`, by Jobs and by benchmarks.
+
+Multinomial logistic regression on n-grams joined with the standardised vectors of a sentence encoder, with a class of
+its own for out-of-scope questions: the flow's own ones, and everyday questions that hardly any flow is for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from chatflow_api.v1alpha1 import OUT_OF_SCOPE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from chatflow_models.intent.artefact import StoredModel, write_artefact
+from chatflow_models.intent.calibration import Calibration
+from chatflow_models.intent.encoders import Encoder
+from chatflow_models.intent.errors import TrainingDataError
+from chatflow_models.intent.features import Float32
+from chatflow_models.intent.scoring import PROBES
+
+from .corpus import Corpus, build_corpus
+from .evaluation import confusion_matrix, evaluate, top_confusions
+from .examples import Example, check_examples
+from .folds import HeldOut, assign_folds, hold_out
+from .report import TrainingReport
+from .solver import Regression
+from .tempering import fit_calibration
+
+OnProgress = Callable[[str, float], None]
+"""Told the stage and the share of the whole that is done, 0 to 1."""
+
+_ENCODED, _VALIDATED = 0.3, 0.85
+_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """What the computation gives, before any of it is written."""
+
+    corpus: Corpus
+    held_out: HeldOut
+    folds: int
+    calibration: Calibration
+    weights: Float32
+
+
+def train(
+    examples: Sequence[Example],
+    encoder: Encoder,
+    out: Path,
+    seed: int = 0,
+    threshold: float = 0.85,
+    on_progress: OnProgress | None = None,
+) -> TrainingReport:
+    """Trains a model, writes its artefact to the folder `out`, and reports how good it is.
+
+    The same examples, encoder and seed give the same version. Raises TrainingDataError for examples that no model can
+    be trained from, EncoderError from the encoder, ArtefactError when `out` holds something else.
+    """
+    if not 0 < threshold < 1:
+        raise TrainingDataError(f"threshold {threshold} is no probability; set one between 0 and 1")
+    started = time.perf_counter()
+    fitted = _fit(examples, encoder, seed, on_progress or _silence)
+    unnamed = _report(fitted, encoder, threshold, time.perf_counter() - started)
+    stored = _stored(fitted, encoder, threshold, unnamed)
+    report = replace(unnamed, version=stored.version)
+    write_artefact(out, stored, report.as_json(), report.as_markdown())
+    return report
+
+
+def _silence(_stage: str, _share: float) -> None:
+    """Progress that nobody listens to."""
+
+
+def fold_count(examples: int) -> int:
+    """More folds for few examples, where a fold's model would otherwise be much worse than the final one."""
+    return 10 if examples < 1000 else 5
+
+
+def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgress) -> _Fitted:
+    checked = check_examples(examples)
+    corpus = build_corpus(checked, encoder, lambda share: tell("encoding", _ENCODED * share))
+    folds = fold_count(corpus.example_count)
+    regression = Regression()
+    fold_of = assign_folds(corpus.problem.classes, folds, np.random.default_rng(seed))
+    done = 0
+
+    def on_fold() -> None:
+        nonlocal done
+        done += 1
+        tell("validating", _ENCODED + (_VALIDATED - _ENCODED) * done / folds)
+
+    # One BLAS thread a fold: folds run side by side, and sums come out alike whatever the number of cores.
+    with threadpool_limits(limits=1):
+        held_out = hold_out(corpus.problem, fold_of, regression, _WORKERS, on_fold)
+        weights = corpus.problem.fit(regression, held_out.mean_weights)
+    known = held_out.is_held_out
+    problem = corpus.problem
+    calibration = fit_calibration(held_out.logits[known], problem.classes[known], problem.importance[known])
+    tell("fitted", 1.0)
+    return _Fitted(corpus, held_out, folds, calibration, weights)
+
+
+def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: float) -> TrainingReport:
+    """The report of a fit; its version is empty until the model is put together."""
+    corpus, problem = fitted.corpus, fitted.corpus.problem
+    probabilities = fitted.calibration.probabilities(fitted.held_out.logits)
+    own = fitted.held_out.is_held_out.copy()
+    own[corpus.example_count :] = False
+    everyday = fitted.held_out.is_held_out & (np.arange(len(own)) >= corpus.example_count)
+    inside = own & (problem.classes < problem.class_count - 1)
+    counts = Counter(example.intent for example in corpus.checked.examples)
+    names = (*corpus.checked.labels, OUT_OF_SCOPE)
+    matrix = confusion_matrix(probabilities[own], problem.classes[own])
+    warnings = list(corpus.checked.warnings)
+    if not inside.any():
+        warnings.append("no intent has two examples, so nothing could be measured; all figures read 0")
+    return TrainingReport(
+        version="",
+        encoder=encoder.name,
+        threshold=threshold,
+        temperature=fitted.calibration.temperature,
+        out_of_scope_bias=fitted.calibration.out_of_scope_bias,
+        folds=fitted.folds,
+        examples_per_intent={name: counts[name] for name in names if counts[name]},
+        evaluated=int(inside.sum()),
+        evaluation=evaluate(probabilities[own], problem.classes[own], threshold),
+        background_questions=corpus.background_count,
+        background_left_out=corpus.left_out,
+        background_leak=evaluate(probabilities[everyday], problem.classes[everyday], threshold).out_of_scope_leak,
+        confusions=top_confusions(matrix, names),
+        matrix_labels=names,
+        matrix=tuple(tuple(row) for row in matrix.tolist()),
+        warnings=tuple(warnings),
+        training_s=round(training_s, 3),
+    )
+
+
+def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: TrainingReport) -> StoredModel:
+    """The model with standardisation and idf folded into its weights."""
+    corpus, featuriser = fitted.corpus, fitted.corpus.featuriser
+    grams = len(featuriser.idf)
+    dense = np.asarray(fitted.weights[grams:-1] * corpus.scale[:, None], dtype=np.float32)
+    return StoredModel(
+        labels=corpus.checked.labels,
+        encoder=encoder.name,
+        encoder_path=str(encoder.path) if encoder.path else None,
+        threshold=threshold,
+        temperature=fitted.calibration.temperature,
+        out_of_scope_bias=fitted.calibration.out_of_scope_bias,
+        unknown_idf=featuriser.unknown_idf,
+        words=featuriser.words,
+        pieces=featuriser.pieces,
+        idf=featuriser.idf,
+        rows=np.asarray(fitted.weights[:grams] * featuriser.idf[:, None], dtype=np.float32),
+        dense=dense,
+        bias=np.asarray(fitted.weights[-1] - corpus.mean @ dense, dtype=np.float32),
+        probes=encoder.encode(PROBES),
+        report=report.summary(OUT_OF_SCOPE),
+    )
