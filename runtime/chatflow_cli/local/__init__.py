@@ -1,0 +1,1 @@
+"""`chatflow up`: a manifest as processes on one machine."""

@@ -1,0 +1,102 @@
+"""What goes into a flow's artefacts, and a fingerprint of it.
+
+Made by `artefacts` and `evaluate`, carried out by `build`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from chatflow_api.runtime_config import RuntimeConfig
+
+from chatflow_cli.local.content import Example
+from chatflow_cli.local.references import Content
+
+_SCHEMA = 1
+"""Raised when the same input makes other artefacts."""
+BUILT_FILE = "built.json"
+KINDS = ("intent", "knowledge")
+"""The folders that artefacts lie in, by version."""
+
+
+class KnowledgeFile(msgspec.Struct, frozen=True):
+    """One file of the knowledge base."""
+
+    path: str
+    content: bytes
+
+
+class BuildRequest(msgspec.Struct, frozen=True):
+    """Everything that training and indexing read, so that a child process needs no other file."""
+
+    encoder: str
+    encoder_path: str | None
+    encoder_state: str
+    """Size and time of the encoder's files, so that a changed one counts."""
+    confidence: float
+    examples: tuple[tuple[str, str, str], ...]
+    """(text, intent, source)."""
+    knowledge: tuple[KnowledgeFile, ...]
+
+    @classmethod
+    def of(cls, config: RuntimeConfig, content: Content) -> Self:
+        """The request of a flow."""
+        intent = config.intent
+        return cls(
+            encoder=intent.encoder.value,
+            encoder_path=intent.encoder_path,
+            encoder_state=_state(intent.encoder_path),
+            confidence=intent.confidence,
+            examples=tuple((example.text, example.intent, example.source) for example in content.examples),
+            knowledge=tuple(KnowledgeFile(file.path, file.content) for file in content.knowledge),
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The request that `encode` wrote."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+    def encode(self) -> bytes:
+        """The request as bytes."""
+        return msgspec.msgpack.encode(self)
+
+    def listed_examples(self) -> list[Example]:
+        """The examples as such."""
+        return [Example(*example) for example in self.examples]
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that stand for the whole request."""
+        return digest(str(_SCHEMA).encode(), self.encode())
+
+
+def digest(*parts: bytes) -> str:
+    """Twelve hex digits of the parts; they name an artefact's version."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big"))
+        total.update(part)
+    return total.hexdigest()[:12]
+
+
+def is_current(folder: Path, fingerprint: str) -> bool:
+    """Whether the artefacts in force were built from the request with this fingerprint."""
+    try:
+        built = json.loads((folder / BUILT_FILE).read_bytes())
+        current = json.loads((folder / "current.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    if built.get("fingerprint") != fingerprint or built.get("current") != current:
+        return False
+    wanted = [folder / kind / version for kind, version in current.items() if version]
+    return all(path.is_dir() for path in wanted)
+
+
+def _state(folder: str | None) -> str:
+    if folder is None:
+        return ""
+    files = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    return ";".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)

@@ -1,0 +1,77 @@
+"""The gateways and the worker of a flow, as processes `python -m chatflow_runtime`. Called by `stack`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from functools import partial
+
+from chatflow_cli.local.children import Command
+from chatflow_cli.local.console import Console
+from chatflow_cli.local.kept import Kept, Part, answers_ok
+from chatflow_cli.local.sockets import HeldPort, free_port, reachable
+
+_READY_S = 120.0
+"""A gateway loads its models and runs one real turn before it is ready."""
+
+
+class Fleet:
+    """All gateways share one port; the kernel spreads connections over them."""
+
+    def __init__(self, port: HeldPort, host: str, count: int, admin_port: int, console: Console) -> None:
+        self._port = port
+        self._host = host
+        self._probed_host = reachable(host)
+        self._count = count
+        self._admin_port = admin_port
+        self._console = console
+        self._gateways: dict[int, Kept] = {}
+        self._worker: Kept | None = None
+        self.admin_url = ""
+
+    async def start(self, environment: Mapping[str, str]) -> None:
+        """Start everything at once; PartFailed when one part does not come up."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._start_worker(environment))
+            for number in range(self._count):
+                group.create_task(self._start_gateway(number, environment))
+
+    async def roll(self, environment: Mapping[str, str]) -> None:
+        """Replace one after the other: the new one is ready before the old one is told to end."""
+        for number, kept in sorted(self._gateways.items()):
+            await kept.replace(self._gateway_part(number, environment))
+        if self._worker is not None:
+            await self._worker.replace(self._part("worker", environment, free_port(self._host)))
+
+    async def stop(self) -> None:
+        """End the gateways, which finish the turns under way, then the worker."""
+        await asyncio.gather(*(kept.stop() for kept in self._gateways.values()))
+        if self._worker is not None:
+            await self._worker.stop()
+
+    async def _start_worker(self, environment: Mapping[str, str]) -> None:
+        self._worker = await Kept.start(self._part("worker", environment, free_port(self._host)), self._console)
+
+    async def _start_gateway(self, number: int, environment: Mapping[str, str]) -> None:
+        self._gateways[number] = await Kept.start(self._gateway_part(number, environment), self._console)
+
+    def _gateway_part(self, number: int, environment: Mapping[str, str]) -> Part:
+        is_first_start = number not in self._gateways
+        # While one gateway replaces another both are there: the admin port that was asked for goes to the first alone.
+        admin_port = self._admin_port if number == 0 and is_first_start and self._admin_port else free_port(self._host)
+        if number == 0:
+            self.admin_url = f"http://{self._probed_host}:{admin_port}"
+        name = "gateway" if self._count == 1 else f"gateway.{number + 1}"
+        return self._part("gateway", environment, admin_port, name)
+
+    def _part(self, role: str, environment: Mapping[str, str], admin_port: int, name: str = "") -> Part:
+        own = {
+            "CHATFLOW_HOST": self._host,
+            "CHATFLOW_PORT": str(self._port.number),
+            "CHATFLOW_REUSE_PORT": "1",
+            "CHATFLOW_ADMIN_PORT": str(admin_port),
+        }
+        arguments = [sys.executable, "-m", "chatflow_runtime", "--role", role]
+        command = Command(name or role, arguments, {**environment, **own})
+        return Part(command, partial(answers_ok, self._probed_host, admin_port, "/readyz"), _READY_S)

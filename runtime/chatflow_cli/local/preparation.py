@@ -1,0 +1,125 @@
+"""What a manifest asks for on this machine, read afresh at the start and after every change. Called by `stack`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chatflow_api.runtime_config import RuntimeConfig, derive
+from chatflow_api.v1alpha1 import ChatFlow
+
+from chatflow_cli.errors import CommandFailed, ManifestUnusable
+from chatflow_cli.local.manifest_file import FlowFiles, load
+from chatflow_cli.local.objects import Data
+from chatflow_cli.local.procfile import read_procfile
+from chatflow_cli.local.references import Content, ReferenceCheck
+
+EMBEDDED = "embedded"
+_KEY_SECRET = {"name": "chatflow-up-llm", "key": "api-key"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `up`; the other commands that start a flow use the defaults."""
+
+    file: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 0
+    data: Path | None = Path(".chatflow")
+    """None for a temporary folder."""
+    artefact_cache: Path | None = None
+    """Artefacts of an `up` with a data folder, for a flow without one."""
+    redis_url: str | None = None
+    gateways: int = 1
+    llm: str | None = None
+    """A URL, `embedded`, or None for what the manifest says."""
+    llm_model: str | None = None
+    llm_key_env: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Fields below spec by path, as YAML."""
+    volumes: Mapping[str, Path] = field(default_factory=dict)
+    is_reloading: bool = True
+
+    def overrides(self, embedded_port: int | None) -> dict[str, str]:
+        """Everything that the options say about the spec; what --set says comes last."""
+        overrides: dict[str, str] = {}
+        if self.redis_url is not None:
+            overrides["state.redis"] = "{}"
+        if self.llm == EMBEDDED:
+            endpoint = {"baseURL": f"http://127.0.0.1:{embedded_port or 1}/v1", "model": "smollm2-135m-instruct"}
+            overrides |= {
+                "models.llm.openAI": json.dumps(endpoint),
+                # Some 35 tokens of prompt and 20 of answer a second on one core.
+                "models.llm.firstTokenDeadline": "60s",
+                "models.llm.tokenGapDeadline": "20s",
+                "models.llm.contextTokens": "1024",
+                "models.llm.maxTokens": "200",
+                "models.backup": "null",
+            }
+        elif self.llm is not None:
+            remote = {"baseURL": self.llm, "model": self.llm_model}
+            key = {"apiKeySecretRef": _KEY_SECRET} if self.llm_key_env else {}
+            overrides["models.llm.openAI"] = json.dumps({**remote, **key})
+        return overrides | dict(self.settings)
+
+    def key_secret(self) -> dict[str, Data]:
+        """The API key from the environment, as a Secret."""
+        if self.llm_key_env is None:
+            return {}
+        value = os.environ.get(self.llm_key_env)
+        if not value:
+            raise CommandFailed(f"--llm-key-env {self.llm_key_env}: the variable is not set; export it with the key")
+        return {_KEY_SECRET["name"]: {_KEY_SECRET["key"]: value.encode()}}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A flow that can run here."""
+
+    files: FlowFiles
+    content: Content
+    config: RuntimeConfig
+    procfile: Mapping[str, str]
+    secrets: Mapping[str, Data]
+
+    @property
+    def flow(self) -> ChatFlow:
+        """The flow."""
+        return self.files.flow
+
+    def urls(self) -> list[str]:
+        """Every URL that the gateway calls."""
+        models = [model.base_url for model in (self.config.llm, self.config.backup) if model is not None]
+        return [action.url for action in self.config.dialogue.actions] + models
+
+    def redis_url(self) -> str | None:
+        """The URL of the manifest's own state server, from its Secret."""
+        external = self.flow.spec.state.redis.external
+        if external is None:
+            return None
+        ref = external.url_secret_ref
+        return self.secrets[ref.name][ref.key].decode().strip()
+
+    def watched(self) -> set[Path]:
+        """Folders in which a change may matter."""
+        folders = {path.resolve().parent for path in [self.files.path, *self.files.objects.files]}
+        return {folder for folder in folders if folder.is_dir()}
+
+
+def prepare(options: Options, embedded_port: int | None = None) -> Prepared:
+    """Read and check everything; ManifestUnusable with every problem, one line each."""
+    files = load(options.file, options.overrides(embedded_port))
+    files.objects.secrets.update(options.key_secret())
+    check = ReferenceCheck(files.manifest, files.objects, options.volumes, "run").run()
+    if check.findings.problems:
+        raise ManifestUnusable("\n".join(check.findings.problems))
+    config = derive(files.flow)
+    if config.intent.encoder_path is not None:
+        # The path in the manifest counts from its folder; the processes run elsewhere.
+        path = str((files.folder / config.intent.encoder_path).resolve())
+        config = config.model_copy(update={"intent": config.intent.model_copy(update={"encoder_path": path})})
+    return Prepared(files, check.content, config, read_procfile(files.folder), files.objects.secrets)

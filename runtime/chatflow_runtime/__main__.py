@@ -1,0 +1,33 @@
+"""The runtime's entry point: `python -m chatflow_runtime --role gateway | worker`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import uvloop
+
+from chatflow_runtime import bootstrap, logs
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.settings import Settings, SettingsInvalid
+
+
+def main() -> int:
+    """Run one role; 2 when it cannot start."""
+    parser = argparse.ArgumentParser(prog="chatflow_runtime", description=__doc__)
+    parser.add_argument("--role", choices=("gateway", "worker"), required=True)
+    role = parser.parse_args().role
+    try:
+        settings = Settings.read(os.environ)
+        logs.configure(settings.log_format, role)
+        run = bootstrap.run_gateway if role == "gateway" else bootstrap.run_worker
+        uvloop.run(run(settings))
+    except (SettingsInvalid, ChatFlowError) as error:
+        sys.stderr.write(f"{role}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the runtime talks to: models, business APIs, the knowledge index. Each translates foreign errors."""

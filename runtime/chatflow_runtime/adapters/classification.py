@@ -1,0 +1,83 @@
+"""Intent classification in the gateway's own process, micro-batched: what arrives in one loop tick is one batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from chatflow_models.intent import IntentModel
+
+from chatflow_runtime.ports import UNKNOWN, Classification
+
+MAX_BATCH = 16
+"""Texts a batch: enough to share the encoder's weight streaming, few enough to keep the loop responsive."""
+
+
+class InProcessClassifier:
+    """Classifies on the event loop. A text that waited longer than `deadline_s` goes unclassified (UNKNOWN)."""
+
+    def __init__(self, model: IntentModel, deadline_s: float) -> None:
+        self._model = model
+        self._deadline_s = deadline_s
+        self._pending: deque[tuple[str, float, asyncio.Future[Classification]]] = deque()
+        self._is_scheduled = False
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+        return self._model.version
+
+    def swap(self, model: IntentModel) -> None:
+        """Use another model from the next batch on."""
+        self._model = model
+
+    async def classify(self, text: str) -> Classification:
+        """The classification of a normalised text."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Classification] = loop.create_future()
+        self._pending.append((text, loop.time(), future))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._flush, loop)
+        return await future
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = loop.time()
+        batch: list[tuple[str, asyncio.Future[Classification]]] = []
+        while self._pending and len(batch) < MAX_BATCH:
+            text, since_s, future = self._pending.popleft()
+            if future.done():
+                continue
+            if now_s - since_s > self._deadline_s:
+                future.set_result(UNKNOWN)
+            else:
+                batch.append((text, future))
+        if self._pending:
+            loop.call_soon(self._flush, loop)
+        else:
+            self._is_scheduled = False
+        if batch:
+            self._classify(batch)
+
+    def _classify(self, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
+        predictions = self._model.predict([text for text, _ in batch])
+        for (_, future), prediction in zip(batch, predictions, strict=True):
+            future.set_result(
+                Classification(
+                    intent=prediction.intent,
+                    confidence=prediction.confidence,
+                    is_in_scope=prediction.is_in_scope,
+                    alternatives=tuple(prediction.alternatives),
+                    embedding=prediction.embedding,
+                )
+            )
+
+
+class NoClassifier:
+    """A flow without intents: every text is UNKNOWN, and retrieval decides alone."""
+
+    version = "none"
+
+    async def classify(self, text: str) -> Classification:  # noqa: ARG002  The port's signature.
+        """UNKNOWN."""
+        return UNKNOWN

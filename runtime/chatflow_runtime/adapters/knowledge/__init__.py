@@ -1,0 +1,19 @@
+"""Knowledge: sources to passages, passages to an index, the index to answers."""
+
+from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, SourcesInvalid, TrainingExample
+from chatflow_runtime.adapters.knowledge.index import BuiltIndex, KnowledgeIndex, build_index
+from chatflow_runtime.adapters.knowledge.retriever import KnowledgeRetriever
+from chatflow_runtime.adapters.knowledge.sources import SourceFile, read_files
+
+__all__ = [
+    "BuiltIndex",
+    "Entry",
+    "Knowledge",
+    "KnowledgeIndex",
+    "KnowledgeRetriever",
+    "SourceFile",
+    "SourcesInvalid",
+    "TrainingExample",
+    "build_index",
+    "read_files",
+]

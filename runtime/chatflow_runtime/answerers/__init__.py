@@ -1,0 +1,1 @@
+"""One module per way to answer: cached, knowledge, action, llm, canned."""

@@ -1,0 +1,19 @@
+"""What an answerer gives, before the turn makes a reply of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chatflow_runtime.domain.reply import Citation, Origin, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text and where it comes from. `is_partial`: the stream broke off after its first delta."""
+
+    text: str
+    origin: Origin
+    citations: tuple[Citation, ...] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    is_partial: bool = False

@@ -1,0 +1,285 @@
+"""From a claimed message to an outcome: routes it, asks the answerers rung by rung, and makes the reply.
+
+Called by `turn` once it owns the message; writes nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import structlog
+from chatflow_api.runtime_config import LanguageModelConfig, RuntimeConfig
+
+from chatflow_runtime.answerers import knowledge
+from chatflow_runtime.answerers.answer import Answer
+from chatflow_runtime.answerers.cached import AnswerCache, CachedAnswer
+from chatflow_runtime.answerers.models import ModelLadder
+from chatflow_runtime.domain import routing
+from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, next_scene
+from chatflow_runtime.domain.ladder import RUNG_OF
+from chatflow_runtime.domain.prompt import ChatMessage, build_prompt
+from chatflow_runtime.domain.reply import Origin, Reply
+from chatflow_runtime.domain.routing import Intent, Rules
+from chatflow_runtime.domain.templates import fill
+from chatflow_runtime.domain.texts import Texts
+from chatflow_runtime.errors import ActionFailed
+from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ports import (
+    ActionCaller,
+    Classification,
+    Clock,
+    Outcome,
+    Passage,
+    Query,
+    Record,
+    RecordKind,
+    Retriever,
+)
+from chatflow_runtime.sink import DeltaSink
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A message that is ready to be answered: normalised and moderated."""
+
+    uid: str
+    message_id: str
+    text: str
+    revision: str
+    """Of the models and the knowledge that answer it; the cache is scoped to it."""
+    classification: Classification
+    cached: CachedAnswer | None = None
+    is_refused: bool = False
+
+    @property
+    def intent(self) -> Intent:
+        """What routing sees of the classification."""
+        if self.cached is not None:
+            return self.cached.intent
+        found = self.classification
+        return Intent(found.intent, found.confidence, found.is_in_scope)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a route comes to."""
+
+    event: Event
+    memory: Memory
+    answer: Answer
+    slot: str | None = None
+    asks_rating: bool = False
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Answers questions of one flow."""
+
+    config: RuntimeConfig
+    rules: Rules
+    texts: Texts
+    retriever: Retriever
+    models: ModelLadder
+    actions: ActionCaller
+    cache: AnswerCache
+    metrics: Metrics
+    clock: Clock
+
+    async def respond(
+        self,
+        question: Question,
+        conversation: Conversation,
+        sink: DeltaSink | None = None,
+        history: Sequence[Message] | None = None,
+    ) -> Outcome:
+        """What to commit for a question. Falls down the rungs instead of raising."""
+        step = await self._step(question, conversation, sink, history)
+        intent = question.intent
+        answer = step.answer
+        self.metrics.answered(answer.origin)
+        reply = Reply(
+            message_id=question.message_id,
+            text=answer.text,
+            rung=RUNG_OF[answer.origin],
+            origin=answer.origin,
+            scene=next_scene(conversation.scene, step.event),
+            intent=intent.name,
+            confidence=None if intent.name is None else round(intent.confidence, 4),
+            citations=answer.citations,
+            slot=step.slot,
+            rating_scale=self.config.dialogue.rating_scale if step.asks_rating else None,
+            usage=answer.usage,
+            model=answer.model,
+            is_partial=answer.is_partial,
+            at_ms=self.clock.now_ms(),
+        )
+        return Outcome(step.event, step.memory, reply, step.records)
+
+    async def _step(
+        self,
+        question: Question,
+        conversation: Conversation,
+        sink: DeltaSink | None,
+        history: Sequence[Message] | None,
+    ) -> _Step:
+        memory, texts = conversation.memory, self.texts
+        if question.is_refused:
+            return _Step(Event.REFUSED, memory, _said(texts.refusal))
+        route = routing.route(question.text, conversation.scene, memory, question.intent, self.rules)
+        match route:
+            case routing.Greet():
+                return _Step(Event.GREETED, memory, _said(texts.greeting))
+            case routing.Cancel():
+                return _Step(Event.CANCELLED, Memory(slots=memory.slots), _said(texts.cancelled))
+            case routing.AskRating():
+                return _Step(Event.SATISFIED, memory, _said(texts.rating_ask), asks_rating=True)
+            case routing.Rate(score):
+                return self._rated(question, memory, score)
+            case routing.Collect():
+                return self._collect(route, memory)
+            case routing.Act():
+                return await self._act(question, route)
+            case routing.Answer():
+                return await self._answer(question, conversation, route, sink, history)
+            case _:
+                assert_never(route)
+
+    def _rated(self, question: Question, memory: Memory, score: int) -> _Step:
+        record = Record(
+            RecordKind.RATING,
+            question.uid,
+            self.clock.now_ms(),
+            {"score": score, "scale": self.config.dialogue.rating_scale, "message_id": question.message_id},
+        )
+        return _Step(Event.RATED, memory, _said(self.texts.rated), records=(record,))
+
+    def _collect(self, route: routing.Collect, memory: Memory) -> _Step:
+        text = (route.slot.invalid or self.texts.slot_invalid) if route.is_repeated else route.slot.ask
+        return _Step(Event.COLLECTED, _pending(route, memory), _said(text), slot=route.slot.name)
+
+    async def _act(self, question: Question, route: routing.Act) -> _Step:
+        action, slots = route.action, dict(route.slots)
+        try:
+            result = await self.actions.call(action, slots, question.message_id)
+            if result.is_found:
+                text = fill(action.reply, slots, result.body)
+            else:
+                text = fill(action.not_found or action.failure or self.texts.action_not_found, slots, None)
+        except ActionFailed as error:
+            self.metrics.action_error(action.name)
+            log.warning("action_failed", action=action.name, reason=str(error))
+            text = action.failure or self.texts.action_failed
+        # An order number that led nowhere is forgotten, so that the next attempt asks again.
+        return _Step(Event.ANSWERED, Memory(slots=slots), Answer(text, Origin.ACTION))
+
+    async def _answer(
+        self,
+        question: Question,
+        conversation: Conversation,
+        route: routing.Answer,
+        sink: DeltaSink | None,
+        history: Sequence[Message] | None,
+    ) -> _Step:
+        if question.cached is not None and route.is_known:
+            answer = Answer(question.cached.answer.text, Origin.CACHE, citations=question.cached.answer.citations)
+        else:
+            answer = await self._from_knowledge_or_models(question, conversation, route, sink, history)
+        records = () if answer.origin in (Origin.CACHE, Origin.KNOWLEDGE) else (self._labelling(question, answer),)
+        if route.resume is None:
+            return _Step(Event.ANSWERED, conversation.memory, answer, records=records)
+        return await self._resume(route.resume, conversation.memory, answer, records, sink)
+
+    async def _from_knowledge_or_models(
+        self,
+        question: Question,
+        conversation: Conversation,
+        route: routing.Answer,
+        sink: DeltaSink | None,
+        history: Sequence[Message] | None,
+    ) -> Answer:
+        config = self.config.knowledge
+        passages = await self.retriever.search(
+            Query(question.text, route.intent, question.classification.embedding), config.top_k
+        )
+        if route.is_known:
+            known = knowledge.answer(passages, config.min_score)
+            if known is not None:
+                self.cache.put(question.revision, question.text, CachedAnswer(known, question.intent))
+                return known
+        prompts = self._prompts(question, history or conversation.history, passages)
+        generated = await self.models.answer(prompts, sink)
+        if generated is not None:
+            return _citing(generated, passages)
+        return Answer(self.texts.busy if self.models.models else self.texts.no_answer, Origin.STATIC)
+
+    def _prompts(
+        self, question: Question, history: Sequence[Message], passages: Sequence[Passage]
+    ) -> Mapping[Origin, Sequence[ChatMessage]]:
+        def prompt(model: LanguageModelConfig) -> Sequence[ChatMessage]:
+            return build_prompt(
+                model, self.config.dialogue.persona, self.config.locale, passages, history, question.text
+            )
+
+        configured = {Origin.LLM: self.config.llm, Origin.BACKUP: self.config.backup}
+        return {origin: prompt(model) for origin, model in configured.items() if model is not None}
+
+    async def _resume(
+        self,
+        waiting: routing.Collect,
+        memory: Memory,
+        answer: Answer,
+        records: tuple[Record, ...],
+        sink: DeltaSink | None,
+    ) -> _Step:
+        tail = f"\n\n{waiting.slot.ask}"
+        if sink is not None and answer.origin in (Origin.LLM, Origin.BACKUP):
+            await sink.delta(tail)
+        return _Step(
+            Event.COLLECTED,
+            _pending(waiting, memory),
+            Answer(answer.text + tail, answer.origin, answer.citations, answer.usage, answer.model, answer.is_partial),
+            slot=waiting.slot.name,
+            records=records,
+        )
+
+    def _labelling(self, question: Question, answer: Answer) -> Record:
+        intent = question.intent
+        return Record(
+            RecordKind.LABELLING,
+            question.uid,
+            self.clock.now_ms(),
+            {
+                "text": question.text,
+                "intent": intent.name,
+                "confidence": round(intent.confidence, 4),
+                "origin": answer.origin.value,
+                "message_id": question.message_id,
+            },
+        )
+
+
+def _said(text: str) -> Answer:
+    return Answer(text, Origin.DIALOGUE)
+
+
+def _pending(route: routing.Collect, memory: Memory) -> Memory:
+    is_same = memory.pending == route.slot.name
+    return Memory(
+        slots=dict(route.slots),
+        action=route.action.name,
+        pending=route.slot.name,
+        asked=memory.asked + 1 if is_same else 1,
+    )
+
+
+def _citing(answer: Answer, passages: Sequence[Passage]) -> Answer:
+    """The passages that the text refers to by their numbers, as the prompt asks the model to."""
+    cited = tuple(
+        passage.citation() for number, passage in enumerate(passages, start=1) if f"[{number}]" in answer.text
+    )
+    return Answer(answer.text, answer.origin, cited, answer.usage, answer.model, answer.is_partial)

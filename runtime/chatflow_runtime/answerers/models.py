@@ -1,0 +1,104 @@
+"""Answers from language models: the ladder's rungs L1, walked until one of them gives a first token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from chatflow_runtime.answerers.answer import Answer
+from chatflow_runtime.domain.ladder import MODELS
+from chatflow_runtime.domain.moderation import Moderator
+from chatflow_runtime.domain.prompt import ChatMessage
+from chatflow_runtime.domain.reply import Origin, Usage
+from chatflow_runtime.errors import ModelError
+from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ports import Delta, LanguageModel
+from chatflow_runtime.sink import DeltaSink
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLadder:
+    """Asks llm, then backup. Never another model once a first piece has gone out."""
+
+    models: Mapping[Origin, LanguageModel]
+    moderator: Moderator
+    metrics: Metrics
+    broken_off: str
+    """Notice that ends an answer whose stream broke off."""
+
+    async def answer(self, prompts: Mapping[Origin, Sequence[ChatMessage]], sink: DeltaSink | None) -> Answer | None:
+        """The first model's answer that begins in time, or None when none does. Pieces go to `sink` as they come."""
+        for origin in MODELS:
+            model = self.models.get(origin)
+            if model is None:
+                continue
+            stream = _Stream(model, origin, self.moderator, self.metrics, sink)
+            try:
+                return await stream.run(prompts[origin])
+            except ModelError as error:
+                self.metrics.model_error(origin, error.code)
+                log.warning("model_failed", origin=origin, model=model.name, code=error.code, reason=str(error))
+                if stream.has_begun:
+                    return await stream.broken(self.broken_off)
+        return None
+
+
+class _Stream:
+    """One answer under way."""
+
+    def __init__(
+        self, model: LanguageModel, origin: Origin, moderator: Moderator, metrics: Metrics, sink: DeltaSink | None
+    ) -> None:
+        self._model = model
+        self._origin = origin
+        self._moderation = moderator.stream()
+        self._metrics = metrics
+        self._sink = sink
+        self._parts: list[str] = []
+        self._usage: Usage | None = None
+        self.has_begun = False
+
+    async def run(self, prompt: Sequence[ChatMessage]) -> Answer:
+        """The whole answer; raises ModelError, and closes the upstream request however it ends."""
+        began_s = time.monotonic()
+        pieces = self._model.stream(prompt)
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Delta):
+                    if not self.has_begun:
+                        self.has_begun = True
+                        self._metrics.first_token(self._origin, time.monotonic() - began_s)
+                    await self._pass_on(self._moderation.feed(piece.text))
+                else:
+                    self._usage = piece
+                    self._metrics.tokens(self._origin, piece)
+        finally:
+            await pieces.aclose()
+        await self._pass_on(self._moderation.finish())
+        return self._answer(is_partial=False)
+
+    async def broken(self, notice: str) -> Answer:
+        """The answer as far as it came, ended by a notice."""
+        await self._pass_on(self._moderation.finish())
+        await self._pass_on(("\n\n" if self._parts else "") + notice)
+        return self._answer(is_partial=True)
+
+    async def _pass_on(self, text: str) -> None:
+        if text:
+            self._parts.append(text)
+            if self._sink is not None:
+                await self._sink.delta(text)
+
+    def _answer(self, *, is_partial: bool) -> Answer:
+        return Answer(
+            text="".join(self._parts),
+            origin=self._origin,
+            usage=self._usage,
+            model=self._model.name,
+            is_partial=is_partial,
+        )

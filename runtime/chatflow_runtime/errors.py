@@ -1,0 +1,133 @@
+"""The runtime's one error tree. Adapters translate foreign errors into it; `web.problems` maps it to HTTP.
+
+ChatFlowError
+├── InvalidMessage            a request that can never succeed
+│   └── MessageTooLong        the text is longer than the flow allows
+├── ConversationBusy          the scene's policy refuses a second message, or too many wait
+├── ClaimLost                 the lease ran out and another attempt took the turn over
+├── Interrupted               a newer message ended this answer
+├── StateError
+│   ├── StateUnavailable      no answer from the state server
+│   └── StateSchemaTooNew     the stored value is of a newer release
+├── Shed                      too busy for a new conversation
+├── ModelError
+│   ├── ModelUnavailable      refused, broken, or an error status
+│   ├── FirstTokenLate        no first token before the deadline
+│   └── TokenGapTooLong       silence between two tokens
+├── ActionFailed              a business API failed or was late
+├── WordListInvalid           a moderation word list cannot be used
+└── ArtefactInvalid           a model or an index on disk cannot be used
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ChatFlowError(Exception):
+    """Root: `code` is stable and public, `is_retryable` tells whether the same request may succeed later."""
+
+    code: ClassVar[str] = "internal"
+    is_retryable: ClassVar[bool] = False
+
+
+class InvalidMessage(ChatFlowError):
+    """A request that can never succeed as it is."""
+
+    code = "invalid_message"
+
+
+class MessageTooLong(InvalidMessage):
+    """The text is longer than the flow allows."""
+
+    code = "message_too_long"
+
+
+class ConversationBusy(ChatFlowError):
+    """The last message is still being answered, and the scene's policy refuses a second one."""
+
+    code = "conversation_busy"
+    is_retryable = True
+
+
+class ClaimLost(ChatFlowError):
+    """Another owner holds the turn: the lease ran out, or a newer message interrupted it."""
+
+    code = "claim_lost"
+    is_retryable = True
+
+
+class Interrupted(ChatFlowError):
+    """A newer message of the same conversation took over, as the scene's policy has it."""
+
+    code = "interrupted"
+
+
+class StateError(ChatFlowError):
+    """Conversation state could not be read or written."""
+
+    code = "state_error"
+
+
+class StateUnavailable(StateError):
+    """The state server does not answer."""
+
+    code = "state_unavailable"
+    is_retryable = True
+
+
+class StateSchemaTooNew(StateError):
+    """A stored value was written by a newer release; it is left as it is."""
+
+    code = "state_schema_too_new"
+
+
+class Shed(ChatFlowError):
+    """The gateway is too busy to begin another conversation."""
+
+    code = "shed"
+    is_retryable = True
+
+
+class ModelError(ChatFlowError):
+    """A language model gave no answer."""
+
+    code = "model_error"
+    is_retryable = True
+
+
+class ModelUnavailable(ModelError):
+    """The model's server refused, broke off or answered with an error."""
+
+    code = "model_unavailable"
+
+
+class FirstTokenLate(ModelError):
+    """No first token arrived before the deadline."""
+
+    code = "first_token_late"
+
+
+class TokenGapTooLong(ModelError):
+    """The model fell silent in the middle of an answer."""
+
+    code = "token_gap_too_long"
+
+
+class ActionFailed(ChatFlowError):
+    """A business API failed, was late, or is not on the allow-list."""
+
+    code = "action_failed"
+    is_retryable = True
+
+
+class WordListInvalid(ChatFlowError):
+    """A moderation word list holds a line that is no word."""
+
+    code = "word_list_invalid"
+
+
+class ArtefactInvalid(ChatFlowError):
+    """A model or an index on disk is incomplete, damaged or of a newer schema."""
+
+    code = "artefact_invalid"

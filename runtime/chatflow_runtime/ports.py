@@ -1,0 +1,275 @@
+"""What a turn needs from the outside, as Protocols. `adapters` and `state` implement them, `bootstrap` wires them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+from chatflow_api.runtime_config import ActionConfig
+from numpy.typing import NDArray
+
+from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
+from chatflow_runtime.domain.prompt import ChatMessage
+from chatflow_runtime.domain.reply import Citation, OutboxItem, Reply, Usage
+
+Vector = NDArray[np.float32]
+"""A text's embedding: shape (d,), L2-normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a text wants. `confidence` is the calibrated probability of `intent`; the embedding serves retrieval."""
+
+    intent: str | None
+    confidence: float
+    is_in_scope: bool
+    alternatives: tuple[tuple[str, float], ...] = ()
+    embedding: Vector | None = None
+
+
+UNKNOWN = Classification(intent=None, confidence=0.0, is_in_scope=False)
+"""The classification of a flow without intents, and of one that came too late."""
+
+
+class Classifier(Protocol):
+    """Recognises intents. `version` names the model that answers."""
+
+    @property
+    def version(self) -> str: ...
+
+    async def classify(self, text: str) -> Classification:
+        """The classification of a normalised text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of knowledge that matches a question; `score` lies in 0 to 1 and is comparable across questions."""
+
+    id: str
+    title: str
+    """The question of a pair, or the headings that lead to a chunk of a document."""
+    text: str
+    """The answer of a pair, or the chunk."""
+    score: float
+    kind: Literal["pair", "document"]
+    source: str
+    url: str | None = None
+    intent: str | None = None
+
+    def citation(self) -> Citation:
+        """What a reply shows of it."""
+        return Citation(id=self.id, title=self.title, score=round(self.score, 3), url=self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A normalised question. `intent` (acted on, or None) and `embedding` come from the classification."""
+
+    text: str
+    intent: str | None = None
+    embedding: Vector | None = None
+
+
+class Retriever(Protocol):
+    """Finds knowledge. `revision` changes with the content; the answer cache is scoped to it."""
+
+    @property
+    def revision(self) -> str: ...
+
+    async def search(self, query: Query, top_k: int) -> Sequence[Passage]:
+        """The best passages, best first; empty when nothing matches at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer's text."""
+
+    text: str
+
+
+class LanguageModel(Protocol):
+    """A streaming chat model with its own deadlines. Raises ModelError; closing the iterator cancels the request."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stream(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[Delta | Usage, None]:
+        """The answer, piece by piece; a Usage comes at most once, last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """The API's answer: the decoded JSON body, or that it knows no such thing."""
+
+    is_found: bool
+    body: object = None
+
+
+class ActionCaller(Protocol):
+    """Calls business APIs."""
+
+    async def call(self, action: ActionConfig, slots: Mapping[str, str], message_id: str) -> ActionResult:
+        """The result; ActionFailed when the API fails, is late or may not be called. The message id goes out as
+        Idempotency-Key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One attempt at one message. `owner` is a token of this attempt alone; `text` is what history will hold."""
+
+    uid: str
+    message_id: str
+    owner: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """This attempt owns the turn until its lease ends."""
+
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The message was answered before; the stored outbox item."""
+
+    item: OutboxItem
+
+
+class Wait(StrEnum):
+    """Why a load has to be tried again."""
+
+    ATTACHED = "attached"
+    """Another attempt at the same message is under way."""
+    QUEUED = "queued"
+    """An earlier message is being answered; this one holds a place in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Load again after the next wake-up of this user, or after `retry_ms` at the latest."""
+
+    reason: Wait
+    retry_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The scene's policy refuses a second message, or too many wait."""
+
+    scene: Scene
+
+
+Loaded = Claimed | Answered | Waiting | Rejected
+
+
+class RecordKind(StrEnum):
+    """What a record is for."""
+
+    LABELLING = "labelling"
+    RATING = "rating"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Something to be kept for people: a low-confidence question to label, or a rating."""
+
+    kind: RecordKind
+    uid: str
+    at_ms: int
+    fields: dict[str, str | float | int | None]
+    id: str = ""
+    """The stream id, set when read back; it lets a sink keep a record once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a turn commits."""
+
+    event: Event
+    memory: Memory
+    reply: Reply
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit returns: the reply as stored, with its outbox id."""
+
+    item: OutboxItem
+    revision: int
+
+
+class Watch(Protocol):
+    """Wake-ups of one user."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """True after a wake-up since the last call (or since the watch began), False after the timeout."""
+
+
+class ConversationStore(Protocol):
+    """Conversation state: one load, one commit, each one atomic call. Raises StateError, ClaimLost."""
+
+    async def load(self, turn: Turn) -> Loaded:
+        """Claim the turn and read the conversation, or tell why not."""
+
+    async def renew(self, turn: Turn) -> None:
+        """Extend the lease; ClaimLost when another attempt has taken over."""
+
+    async def commit(self, turn: Turn, conversation: Conversation, outcome: Outcome) -> Committed:
+        """Move the scene, append message and reply to the history, the reply to the outbox; ClaimLost when the claim or
+        the revision is not the loaded one."""
+
+    async def release(self, turn: Turn) -> None:
+        """Give the claim up with nothing written; does nothing when it is lost already."""
+
+    async def history(self, uid: str) -> tuple[Message, ...]:
+        """The last messages, oldest first."""
+
+    async def outbox(self, uid: str, after: str, limit: int = 100) -> Sequence[OutboxItem]:
+        """Entries after a stream id (`0` for all that is kept), oldest first."""
+
+    def watch(self, uid: str) -> AbstractContextManager[Watch]:
+        """Wake-ups of a user while the context lasts."""
+
+    async def rate(self, uid: str, record: Record) -> Scene:
+        """Keep a rating; ends the conversation when it was asked for one. Returns the scene."""
+
+    async def ping(self) -> None:
+        """StateUnavailable unless the server answers."""
+
+
+class DueStore(Protocol):
+    """What the worker does between turns, partition by partition."""
+
+    async def sweep(self, partition: int) -> int:
+        """Send the closing notices and end the conversations that are due; how many were touched. Safe to repeat."""
+
+    async def records(self, partition: int, limit: int) -> Sequence[Record]:
+        """Records not yet discarded, oldest first."""
+
+    async def discard(self, partition: int, records: Sequence[Record]) -> None:
+        """Remove records that a sink has kept."""
+
+
+class RecordSink(Protocol):
+    """Keeps records for people; writing one twice keeps it once."""
+
+    async def write(self, records: Sequence[Record]) -> None: ...
+
+
+NoticeText = Callable[[Literal["closing", "ended"], float], str]
+"""The text of a notice, given its kind and the seconds left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall time in ms and monotonic time in s; tests hand in their own."""
+
+    now_ms: Callable[[], int]
+    monotonic_s: Callable[[], float] = field(default=lambda: 0.0)

@@ -1,0 +1,1 @@
+"""Conversation state: keys and Lua scripts, the Redis store and its in-memory twin."""

@@ -1,0 +1,217 @@
+"""Conversation state on Redis or Valkey: ports.ConversationStore. One script a call, so one round trip each.
+
+`bootstrap` opens it for the gateway; `redis_due` is the worker's side of the same keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+
+from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
+from chatflow_runtime.domain.reply import OutboxItem
+from chatflow_runtime.errors import ClaimLost
+from chatflow_runtime.ports import (
+    Answered,
+    Claimed,
+    Clock,
+    Committed,
+    Loaded,
+    Outcome,
+    Record,
+    Rejected,
+    Turn,
+    Wait,
+    Waiting,
+    Watch,
+)
+from chatflow_runtime.state.codec import MEMORIES, MESSAGES, NOTICES, RECORDS, REPLIES, too_new
+from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.keys import keys_of
+from chatflow_runtime.state.rules import Rules
+from chatflow_runtime.state.scripts import Status, render
+from chatflow_runtime.state.stream_id import StreamId
+from chatflow_runtime.state.wakeups import Wakeups
+
+
+class RedisStore:
+    """ConversationStore over one connection. With a `clock` its time takes the place of the server's (tests)."""
+
+    def __init__(
+        self, connection: Connection, wakeups: Wakeups, flow: str, rules: Rules, clock: Clock | None = None
+    ) -> None:
+        self._connection = connection
+        self._wakeups = wakeups
+        self._flow = flow
+        self._scripts = render(rules)
+        self._history_messages = rules.history_messages
+        self._clock = clock
+
+    async def load(self, turn: Turn) -> Loaded:
+        """Claim the turn and read the conversation, or tell why not."""
+        keys = keys_of(self._flow, turn.uid)
+        result, history = await self._connection.run_then(
+            self._scripts.load,
+            (
+                4,
+                keys.conversation,
+                keys.history,
+                keys.replies,
+                keys.outbox,
+                self._now(),
+                turn.message_id,
+                turn.owner,
+                MESSAGES.encode(Message("user", turn.text, self._at_ms(), turn.message_id)),
+                turn.uid,
+                keys.channel,
+            ),
+            ("LRANGE", keys.history, -self._history_messages, -1),
+        )
+        return _loaded(result, history, turn.uid)
+
+    async def renew(self, turn: Turn) -> None:
+        """Extend the lease; ClaimLost when another attempt has taken over."""
+        keys = keys_of(self._flow, turn.uid)
+        result = await self._connection.run(
+            self._scripts.renew, 1, keys.conversation, self._now(), turn.message_id, turn.owner
+        )
+        _check(result, turn)
+
+    async def commit(self, turn: Turn, conversation: Conversation, outcome: Outcome) -> Committed:
+        """Move the scene, append message and reply to the history, the reply to the outbox; ClaimLost when the claim or
+        the revision is not the loaded one."""
+        keys = keys_of(self._flow, turn.uid)
+        result = await self._connection.run(
+            self._scripts.commit,
+            6,
+            keys.conversation,
+            keys.history,
+            keys.replies,
+            keys.outbox,
+            keys.due,
+            keys.records,
+            self._now(),
+            turn.message_id,
+            turn.owner,
+            conversation.revision,
+            outcome.event,
+            MEMORIES.encode(outcome.memory),
+            MESSAGES.encode(Message("assistant", outcome.reply.text, self._at_ms(), turn.message_id)),
+            REPLIES.encode(outcome.reply),
+            turn.uid,
+            keys.channel,
+            *[RECORDS.encode(record) for record in outcome.records],
+        )
+        _check(result, turn)
+        return Committed(item=OutboxItem(id=result[1].decode(), item=outcome.reply), revision=result[2])
+
+    async def release(self, turn: Turn) -> None:
+        """Give the claim up with nothing written; does nothing when it is lost already."""
+        keys = keys_of(self._flow, turn.uid)
+        result = await self._connection.run(
+            self._scripts.release, 1, keys.conversation, turn.message_id, turn.owner, turn.uid, keys.channel
+        )
+        if result[0] != Status.LOST:
+            _check(result, turn)
+
+    async def history(self, uid: str) -> tuple[Message, ...]:
+        """The last messages, oldest first."""
+        key = keys_of(self._flow, uid).history
+        rows = await self._connection.call("LRANGE", key, -self._history_messages, -1)
+        return tuple(MESSAGES.decode_all(rows))
+
+    async def outbox(self, uid: str, after: str, limit: int = 100) -> Sequence[OutboxItem]:
+        """Entries after a stream id (`0` for all that is kept), oldest first; InvalidMessage when it is none."""
+        key = keys_of(self._flow, uid).outbox
+        rows = await self._connection.call("XRANGE", key, f"({StreamId.of(after)}", "+", "COUNT", limit)
+        return [_outbox_item(at, fields) for at, fields in rows]
+
+    def watch(self, uid: str) -> AbstractContextManager[Watch]:
+        """Wake-ups of a user while the context lasts."""
+        return self._wakeups.watch(uid)
+
+    async def rate(self, uid: str, record: Record) -> Scene:
+        """Keep a rating; ends the conversation when it was asked for one. Returns the scene."""
+        keys = keys_of(self._flow, uid)
+        result = await self._connection.run(
+            self._scripts.rate,
+            3,
+            keys.conversation,
+            keys.due,
+            keys.records,
+            Event.RATED,
+            RECORDS.encode(record),
+            uid,
+        )
+        if result[0] == Status.TOO_NEW:
+            raise too_new(f"the conversation of {uid!r}", result[1])
+        return Scene(result[1].decode())
+
+    async def ping(self) -> None:
+        """StateUnavailable unless the server answers."""
+        await self._connection.call("PING")
+
+    def _now(self) -> str | int:
+        """Time for the scripts: leases and deadlines are the server's, since gateways' clocks differ."""
+        return "" if self._clock is None else self._clock.now_ms()
+
+    def _at_ms(self) -> int:
+        """Time for people to read."""
+        return time.time_ns() // 1_000_000 if self._clock is None else self._clock.now_ms()
+
+
+@asynccontextmanager
+async def open_redis_store(
+    url: str, flow: str, rules: Rules, *, clock: Clock | None = None, patience: Patience | None = None
+) -> AsyncIterator[RedisStore]:
+    """A store with its two connections, closed at the end. StateUnavailable when the server cannot be reached."""
+    connection = Connection(url, scripts=render(rules).all(), patience=patience)
+    wakeups = Wakeups(url, flow, patience=patience)
+    try:
+        await connection.open()
+        await wakeups.open()
+        yield RedisStore(connection, wakeups, flow, rules, clock)
+    finally:
+        await wakeups.close()
+        await connection.close()
+
+
+def _check(result: list[Any], turn: Turn) -> None:
+    """The errors that scripts of a claimed turn return."""
+    if result[0] == Status.LOST:
+        raise ClaimLost(f"message {turn.message_id!r} of {turn.uid!r} was taken over; load it again")
+    if result[0] == Status.TOO_NEW:
+        raise too_new(f"the conversation of {turn.uid!r}", result[1])
+
+
+def _loaded(result: list[Any], history: list[bytes], uid: str) -> Loaded:
+    match Status(result[0]):
+        case Status.CLAIMED:
+            _, scene, revision, memory = result
+            return Claimed(
+                Conversation(
+                    scene=Scene(scene.decode()),
+                    revision=revision,
+                    memory=MEMORIES.decode(memory) if memory else Memory(),
+                    history=tuple(MESSAGES.decode_all(history)),
+                )
+            )
+        case Status.ANSWERED:
+            return Answered(_outbox_item(result[1], result[2]))
+        case Status.ATTACHED:
+            return Waiting(Wait.ATTACHED, result[1])
+        case Status.QUEUED:
+            return Waiting(Wait.QUEUED, result[1])
+        case Status.REJECTED:
+            return Rejected(Scene(result[1].decode()))
+        case Status.TOO_NEW:
+            raise too_new(f"the conversation of {uid!r}", result[1])
+        case other:
+            raise AssertionError(f"load.lua returned {other!r}")
+
+
+def _outbox_item(at: bytes, fields: list[bytes]) -> OutboxItem:
+    codec = REPLIES if fields[0] == b"r" else NOTICES
+    return OutboxItem(id=at.decode(), item=codec.decode(fields[1]))

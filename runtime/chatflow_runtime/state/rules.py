@@ -1,0 +1,62 @@
+"""How conversations are kept: deadlines, policies and bounds. One object serves the Redis store, its scripts and its
+in-memory twin; `bootstrap` derives it from the flow's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chatflow_api.runtime_config import StateConfig
+from chatflow_api.v1alpha1 import WhileBusy
+
+from chatflow_runtime.domain.conversation import Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a manifest says about state, and the fixed bounds beside it."""
+
+    ttl_ms: int
+    """A conversation ends this long after its last turn."""
+    notice_ms: int
+    """The closing notice is sent this long before the end; 0 sends none."""
+    history_messages: int
+    while_busy: Mapping[Scene, WhileBusy] = field(default_factory=lambda: dict.fromkeys(Scene, WhileBusy.ENQUEUE))
+    """The policy of every scene; END has that of GREETING, where the next message begins."""
+    lease_ms: int = 5_000
+    """A claim that is not renewed for this long may be taken over."""
+    retry_ms: int = 1_000
+    """A waiting message loads again after this long at the latest."""
+    waiter_ms: int = 3_000
+    """A waiting message that has not loaded for this long loses its place: three missed retries."""
+    waiters: int = 64
+    """Messages of one user that may wait at once."""
+    keep_ms: int = 3_600_000
+    """Keys outlive the conversation's own deadline by half of this at least, so that late clients still read the
+    outbox."""
+    outbox_items: int = 200
+    """Entries of an outbox that are kept at least, and so the number of answered message ids that are remembered."""
+    partition_records: int = 10_000
+    """Records that a partition holds when no worker fetches them (about 3 MB); the oldest go first."""
+    sweep_lease_ms: int = 10_000
+    """A due user whose sweep crashed is due again after this long."""
+    sweep_users: int = 100
+    """Due users taken in one call."""
+    notice_slack_ms: int = 1_500
+    """How far the seconds named in a closing notice may be off: a worker's tick and the rounding to a second."""
+
+    @property
+    def tidy_turns(self) -> int:
+        """Every so many turns an outbox is trimmed to its length."""
+        return max(1, self.outbox_items // 4)
+
+    @classmethod
+    def of(cls, state: StateConfig, while_busy: Mapping[str, WhileBusy]) -> Rules:
+        """The rules of a flow, from `RuntimeConfig.state` and `RuntimeConfig.dialogue.while_busy`."""
+        first = while_busy.get(Scene.GREETING, WhileBusy.ENQUEUE)
+        return cls(
+            ttl_ms=round(state.ttl_s * 1000),
+            notice_ms=round(state.closing_notice_s * 1000),
+            history_messages=state.history_messages,
+            while_busy={scene: while_busy.get(scene, first) for scene in Scene},
+        )

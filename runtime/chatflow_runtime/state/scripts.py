@@ -1,0 +1,141 @@
+"""The Lua scripts, ready to be sent: one file per atomic operation, with the domain's tables and the flow's rules
+rendered in front, so that Lua, the in-memory twin and the domain agree by construction. Used by the Redis stores."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib import resources
+from typing import TypeVar
+
+from chatflow_runtime.domain.conversation import SCHEMA, TRANSITIONS, Conversation
+from chatflow_runtime.state.rules import Rules
+
+K = TypeVar("K", bound=str)
+V = TypeVar("V", bound=str)
+
+
+class Status(IntEnum):
+    """First element of every script's return value; the scripts use the same names."""
+
+    DONE = 0
+    CLAIMED = 1
+    ANSWERED = 2
+    ATTACHED = 3
+    QUEUED = 4
+    REJECTED = 5
+    LOST = 6
+    TOO_NEW = 7
+    GONE = 8
+    """The due user has no conversation that could end."""
+    POSTPONED = 9
+    """A turn is under way, or the deadline has moved."""
+    CLOSING = 10
+    """The closing notice is out."""
+    ENDED = 11
+    OTHER_TIME = 12
+    """The closing notice names a wrong number of seconds; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script. `sha` is the hex digest by which EVALSHA names it."""
+
+    name: str
+    source: bytes
+    sha: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """Every script of a store."""
+
+    load: Script
+    renew: Script
+    commit: Script
+    release: Script
+    rate: Script
+    due: Script
+    settle: Script
+
+    def all(self) -> tuple[Script, ...]:
+        """For SCRIPT LOAD when a connection begins."""
+        return (self.load, self.renew, self.commit, self.release, self.rate, self.due, self.settle)
+
+
+def render(rules: Rules) -> Scripts:
+    """The scripts for a flow's rules."""
+    constants = _constants(rules)
+    clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
+    lookups = _next_scene()
+
+    def script(name: str, *parts: str) -> Script:
+        source = _with_constants("\n".join((*parts, _file(name))), constants).encode()
+        return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
+
+    return Scripts(
+        load=script("load", clock, envelope, history, seen, _while_busy(rules)),
+        renew=script("renew", clock, envelope),
+        commit=script("commit", clock, envelope, history, seen, lookups),
+        release=script("release", envelope),
+        rate=script("rate", envelope, lookups),
+        due=script("due", clock),
+        settle=script("settle", clock, envelope, lookups),
+    )
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _constants(rules: Rules) -> dict[str, str]:
+    """Names in capitals that the Lua files use, with their literals."""
+    numbers = {
+        "SCHEMA": SCHEMA,
+        "TTL_MS": rules.ttl_ms,
+        "KEEP_MS": rules.ttl_ms + rules.keep_ms,
+        "REFRESH_MS": rules.keep_ms // 2,
+        "NOTICE_MS": rules.notice_ms,
+        "NOTICE_SLACK_MS": rules.notice_slack_ms,
+        "HISTORY": rules.history_messages,
+        "HISTORY_SLACK": 8,
+        "LEASE_MS": rules.lease_ms,
+        "RETRY_MS": rules.retry_ms,
+        "WAITER_MS": rules.waiter_ms,
+        "WAITERS": rules.waiters,
+        "OUTBOX": rules.outbox_items,
+        "TIDY": rules.tidy_turns,
+        "RECORDS": rules.partition_records,
+        "SWEEP_LEASE_MS": rules.sweep_lease_ms,
+        "SWEEP_USERS": rules.sweep_users,
+        **{status.name: status.value for status in Status},
+    }
+    return {name: str(value) for name, value in numbers.items()} | {"FIRST_SCENE": f"'{Conversation().scene}'"}
+
+
+def _with_constants(source: str, constants: Mapping[str, str]) -> str:
+    """The source with literals for constants: as locals, each function that uses one would carry it along at every
+    call, a measurable share of the cost of scripts as short as these."""
+    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda found: constants.get(found[0], found[0]), source)
+
+
+def _next_scene() -> str:
+    """domain.conversation.TRANSITIONS as a Lua function. Nested ifs, because a table would be built at every call."""
+    branches = [_branch("scene", scene, _returns("event", row)) for scene, row in TRANSITIONS.items()]
+    return "\n".join(("local function next_scene(scene, event)", *branches, "  return scene", "end"))
+
+
+def _while_busy(rules: Rules) -> str:
+    policies = _returns("scene", rules.while_busy)
+    return f"local function while_busy(scene)\n{policies}\nend"
+
+
+def _returns(variable: str, row: Mapping[K, V]) -> str:
+    return "\n".join(_branch(variable, key, f"return '{value}'") for key, value in row.items())
+
+
+def _branch(variable: str, key: str, body: str) -> str:
+    return f"  if {variable} == '{key}' then\n  {body}\n  end"

@@ -1,0 +1,244 @@
+"""One turn of a conversation, start to end: load and classify at the same time, respond, commit once.
+
+Called by every channel in `web`; knows no protocol, no server and no Redis. A turn owns its message by a claim with a
+lease: whoever loses it before the first delta decides again, and after it never sends another answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import assert_never
+
+import structlog
+from chatflow_api.v1alpha1 import WhileBusy
+
+from chatflow_runtime.answerers.dispatch import Dispatcher, Question
+from chatflow_runtime.domain.conversation import Conversation, Message
+from chatflow_runtime.domain.ladder import is_shed
+from chatflow_runtime.domain.moderation import Moderator
+from chatflow_runtime.domain.normalisation import normalise
+from chatflow_runtime.domain.reply import OutboxItem
+from chatflow_runtime.errors import ClaimLost, ConversationBusy, Interrupted, InvalidMessage, Shed, StateError
+from chatflow_runtime.metrics import Classified, Metrics
+from chatflow_runtime.ports import (
+    UNKNOWN,
+    Answered,
+    Claimed,
+    Classification,
+    Classifier,
+    ConversationStore,
+    Loaded,
+    Rejected,
+    Turn,
+    Waiting,
+)
+from chatflow_runtime.sink import DeltaSink
+
+log = structlog.get_logger()
+
+RENEW_S = 1.0
+"""Pause between lease renewals; the store's lease is several times as long."""
+MAX_ATTEMPTS = 3
+"""How often a turn whose claim was lost before its first delta is decided."""
+
+
+class _Pieces:
+    """Passes pieces on and remembers whether there were any."""
+
+    def __init__(self, sink: DeltaSink) -> None:
+        self._sink = sink
+        self.has_begun = False
+
+    async def delta(self, text: str) -> None:
+        self.has_begun = True
+        await self._sink.delta(text)
+
+
+@dataclass
+class TurnRunner:
+    """Answers the messages of one flow."""
+
+    store: ConversationStore
+    classifier: Classifier
+    dispatcher: Dispatcher
+    moderator: Moderator
+    metrics: Metrics
+    new_owner: Callable[[], str]
+    """A token that no other attempt has."""
+    max_wait_s: float = 60.0
+    """Longest wait in the queue behind earlier messages."""
+    backlog: int = 0
+    """Turns under way."""
+
+    async def answer(
+        self,
+        uid: str,
+        message_id: str,
+        text: str,
+        sink: DeltaSink | None = None,
+        history: tuple[Message, ...] | None = None,
+    ) -> OutboxItem:
+        """The committed reply. The deltas sent to `sink` join to the reply's text, unless nothing was streamed.
+
+        `history` stands in for the stored one (clients of the OpenAI protocol send it along). Raises ChatFlowError.
+        """
+        normalised = normalise(text)
+        if not normalised:
+            raise InvalidMessage("text holds no visible character; send the user's words")
+        verdict = self.moderator.check(normalised)
+        pieces = None if sink is None else _Pieces(sink)
+        self.backlog += 1
+        try:
+            for _ in range(MAX_ATTEMPTS):
+                turn = Turn(uid, message_id, self.new_owner(), verdict.text)
+                try:
+                    return await self._attempt(turn, verdict.is_refused, pieces, history)
+                except ClaimLost as error:
+                    if pieces is not None and pieces.has_begun:
+                        raise
+                    self.metrics.claim_lost()
+                    lost = error
+            raise lost
+        finally:
+            self.backlog -= 1
+
+    async def _attempt(
+        self, turn: Turn, is_refused: bool, sink: _Pieces | None, history: tuple[Message, ...] | None
+    ) -> OutboxItem:
+        loading = asyncio.ensure_future(self.store.load(turn))
+        try:
+            question = await self._question(turn, is_refused)
+        except BaseException:
+            loading.cancel()
+            raise
+        loaded = await loading
+        if isinstance(loaded, Waiting):
+            loaded = await self._wait(turn)
+        match loaded:
+            case Answered(item):
+                return item
+            case Rejected(scene):
+                raise ConversationBusy(
+                    f"the last message of this conversation is still being answered (scene {scene});"
+                    " send this one again once the reply is there"
+                )
+            case Claimed(conversation):
+                return await self._owned(turn, question, conversation, sink, history)
+            case Waiting():
+                raise ConversationBusy(f"earlier messages took longer than {self.max_wait_s:g} s; send this one again")
+            case _:
+                assert_never(loaded)
+
+    async def _question(self, turn: Turn, is_refused: bool) -> Question:
+        revision = f"{self.classifier.version}/{self.dispatcher.retriever.revision}"
+        question = Question(turn.uid, turn.message_id, turn.text, revision, UNKNOWN, is_refused=is_refused)
+        if is_refused:
+            return question
+        cached = self.dispatcher.cache.get(revision, turn.text)
+        self.metrics.cache_lookup(is_hit=cached is not None)
+        if cached is not None:
+            return replace(question, cached=cached)
+        return replace(question, classification=await self._classify(turn.text))
+
+    async def _classify(self, text: str) -> Classification:
+        began_s = self.dispatcher.clock.monotonic_s()
+        found = await self.classifier.classify(text)
+        if found is UNKNOWN:
+            outcome = Classified.LATE
+        else:
+            is_sure = found.is_in_scope and found.confidence > self.dispatcher.rules.confidence
+            outcome = Classified.SURE if is_sure else Classified.UNSURE
+        self.metrics.classified(outcome, self.dispatcher.clock.monotonic_s() - began_s)
+        return found
+
+    async def _wait(self, turn: Turn) -> Loaded:
+        """Load again at each wake-up until the message is answered, claimed or refused, or the patience ends."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self.max_wait_s
+        with self.store.watch(turn.uid) as watch:
+            while True:
+                loaded = await self.store.load(turn)
+                if not isinstance(loaded, Waiting) or loop.time() >= deadline_s:
+                    return loaded
+                await watch.wait(loaded.retry_ms / 1000)
+
+    async def _owned(
+        self,
+        turn: Turn,
+        question: Question,
+        conversation: Conversation,
+        sink: _Pieces | None,
+        history: tuple[Message, ...] | None,
+    ) -> OutboxItem:
+        try:
+            if is_shed(turn.uid, self.backlog, conversation.revision == 0, self.dispatcher.config.degradation):
+                self.metrics.shed()
+                raise Shed(f"{self.backlog} turns are under way; new conversations wait, try again in a few seconds")
+            async with _Lease(self.store, turn):
+                outcome = await self.dispatcher.respond(question, conversation, sink, history)
+            committed = await self.store.commit(turn, conversation, outcome)
+        except ClaimLost:
+            if self._is_interruptible(conversation):
+                raise Interrupted("a newer message of this conversation has taken over") from None
+            raise
+        except BaseException:
+            await asyncio.shield(self._release(turn))
+            raise
+        return committed.item
+
+    def _is_interruptible(self, conversation: Conversation) -> bool:
+        policies = self.dispatcher.config.dialogue.while_busy
+        return policies.get(conversation.scene.value) is WhileBusy.INTERRUPT
+
+    async def _release(self, turn: Turn) -> None:
+        """Let others at the message at once; where that fails, the lease runs out by itself."""
+        try:
+            await self.store.release(turn)
+        except StateError as error:
+            log.warning("release_failed", code=error.code, reason=str(error))
+
+
+class _Lease:
+    """Renews a claim while its turn takes long. Losing it cancels the turn, which then raises ClaimLost.
+
+    Nothing but a timer exists until the first renewal: most turns are over long before.
+    """
+
+    def __init__(self, store: ConversationStore, turn: Turn) -> None:
+        self._store = store
+        self._turn = turn
+        self._renewal: asyncio.Task[None] | None = None
+        self._lost: ClaimLost | None = None
+
+    async def __aenter__(self) -> None:
+        self._owner = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(RENEW_S, self._begin)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if self._lost is not None and isinstance(error, asyncio.CancelledError) and self._owner is not None:
+            self._owner.uncancel()
+            raise self._lost from None
+
+    def _begin(self) -> None:
+        self._renewal = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            try:
+                await self._store.renew(self._turn)
+            except ClaimLost as error:
+                self._lost = error
+                if self._owner is not None:
+                    self._owner.cancel()
+                return
+            except StateError as error:
+                log.warning("renewal_failed", code=error.code, reason=str(error))
+            await asyncio.sleep(RENEW_S)

@@ -1,0 +1,47 @@
+"""Puts the gateway's web side together. `bootstrap` calls `create_app` once and serves the result by `server`."""
+
+from __future__ import annotations
+
+from chatflow_api.runtime_config import RuntimeConfig
+from starlette.types import ASGIApp
+
+from chatflow_runtime.domain.texts import texts_for
+from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ports import Clock, ConversationStore
+from chatflow_runtime.web.admin import Health
+from chatflow_runtime.web.chat import Chat
+from chatflow_runtime.web.completions import Completions
+from chatflow_runtime.web.dispatch import FastPath
+from chatflow_runtime.web.events import Events
+from chatflow_runtime.web.origins import Origins
+from chatflow_runtime.web.pages import create_pages
+from chatflow_runtime.web.problems import Problems
+from chatflow_runtime.web.services import Answering, Services, Timing
+from chatflow_runtime.web.streams import Streams
+from chatflow_runtime.web.websocket import WebSocket
+
+
+def create_app(
+    config: RuntimeConfig,
+    runner: Answering,
+    store: ConversationStore,
+    metrics: Metrics,
+    clock: Clock,
+    health: Health | None = None,
+    timing: Timing | None = None,
+) -> ASGIApp:
+    """The gateway as an ASGI application. When `health` begins to drain, open event streams and WebSockets end."""
+    streams = Streams(metrics)
+    if health is not None:
+        health.on_drain(streams.drain)
+    problems = Problems(texts_for(config))
+    services = Services(config, runner, store, metrics, problems, clock, streams, timing or Timing())
+    origins = Origins(config.gateway.allowed_origins)
+    chat = Chat(services)
+    routes = {
+        "/v1/chat": ("POST", chat.chat),
+        "/v1/ratings": ("POST", chat.rate),
+        "/v1/events": ("GET", Events(services).events),
+        "/v1/chat/completions": ("POST", Completions(services).complete),
+    }
+    return FastPath(routes, {"/v1/ws": WebSocket(services, origins)}, create_pages(services), origins, problems)

@@ -1,0 +1,53 @@
+"""`POST /v1/chat` and `POST /v1/ratings`: one message, one reply, as JSON or as a stream of events."""
+
+from __future__ import annotations
+
+import msgspec
+
+from chatflow_runtime.metrics import Channel
+from chatflow_runtime.web import wire
+from chatflow_runtime.web.departure import Departure
+from chatflow_runtime.web.exchange import Exchange
+from chatflow_runtime.web.services import Incoming, Services
+from chatflow_runtime.web.sse import EventStream, event_of
+
+_chat_request = msgspec.json.Decoder(wire.ChatRequest)
+_rating_request = msgspec.json.Decoder(wire.RatingRequest)
+
+WANTED_CHAT = 'an object {"uid", "message_id", "text"} of strings'
+WANTED_RATING = 'an object {"uid", "score"} with a whole number as score, and comment and message_id if you like'
+
+
+class Chat:
+    """The routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._max_body_bytes = services.max_body_bytes
+
+    async def chat(self, exchange: Exchange) -> None:
+        """Answer a message: JSON, or events when the client accepts text/event-stream."""
+        body = await exchange.body(self._max_body_bytes)
+        request = wire.decode(_chat_request, body, WANTED_CHAT)
+        message = self._services.incoming(request.uid, request.message_id, request.text)
+        if b"text/event-stream" in exchange.headers.get(b"accept", b""):
+            await self._stream(exchange, message)
+            return
+        with Departure(exchange.receive, self._services.timing.patience_s):
+            item = await self._services.answer(Channel.REST, message)
+        await exchange.respond(200, wire.encode(wire.reply_of(item, wire.ChatReply)))
+
+    async def rate(self, exchange: Exchange) -> None:
+        """Keep a rating."""
+        body = await exchange.body(self._max_body_bytes)
+        request = wire.decode(_rating_request, body, WANTED_RATING)
+        uid = wire.checked_id("uid", request.uid)
+        scene = await self._services.rate(uid, request.score, request.comment, request.message_id)
+        await exchange.respond(200, wire.encode(wire.Rated(scene)))
+
+    async def _stream(self, exchange: Exchange, message: Incoming) -> None:
+        stream = EventStream(exchange)
+        with Departure(exchange.receive, 0, stream.pulse, self._services.timing.pulse_s):
+            item = await self._services.answer(Channel.SSE, message, stream)
+        await stream.write(event_of(item))
+        await stream.close()

@@ -1,0 +1,93 @@
+"""The ASGI application in front: chat routes by a table look-up, everything else to FastAPI behind it.
+
+A process edge: errors end here, as problems. Middleware would cost more than the routes themselves, so request ids and
+CORS are part of the exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.web.exchange import ClientLeft, Exchange
+from chatflow_runtime.web.origins import PREFLIGHT, Origins
+from chatflow_runtime.web.problems import MethodRefused, OriginRefused, Problems, entry_of
+
+log = structlog.get_logger()
+
+Handler = Callable[[Exchange], Awaitable[None]]
+Routes = Mapping[str, tuple[str, Handler]]
+"""Path -> (method, handler)."""
+REQUEST_ID = "chatflow.request_id"
+"""Key of the ASGI scope under which applications behind the fast path find the request id."""
+
+
+class FastPath:
+    """Routes of the chat, in front of another application."""
+
+    def __init__(
+        self, routes: Routes, sockets: Mapping[str, ASGIApp], behind: ASGIApp, origins: Origins, problems: Problems
+    ) -> None:
+        self._routes = routes
+        self._sockets = sockets
+        self._behind = behind
+        self._origins = origins
+        self._problems = problems
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(Exchange(scope, receive, send, self._origins, self._problems))
+        elif kind == "websocket":
+            await self._sockets.get(scope["path"], self._behind)(scope, receive, send)
+        else:
+            await self._behind(scope, receive, send)
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            await self._route(exchange)
+        except ClientLeft:
+            return
+        except ChatFlowError as error:
+            if entry_of(type(error)).status >= 500:
+                log.warning("request_failed", **_fields(exchange), code=error.code, reason=str(error))
+            await exchange.fail(error)
+        except Exception:
+            log.exception("request_broke", **_fields(exchange))
+            await exchange.fail(ChatFlowError())
+
+    async def _route(self, exchange: Exchange) -> None:
+        scope = exchange.scope
+        route = self._routes.get(scope["path"])
+        if route is not None and scope["method"] == route[0]:
+            await route[1](exchange)
+        elif scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+            await self._preflight(exchange)
+        elif route is None:
+            scope[REQUEST_ID] = exchange.request_id
+            await self._behind(scope, exchange.receive, exchange.decorated_send)
+        else:
+            error = MethodRefused(f"{scope['path']} does not take {scope['method']}; use {route[0]}")
+            await exchange.fail(error, [(b"allow", route[0].encode())])
+
+    async def _preflight(self, exchange: Exchange) -> None:
+        origin = exchange.headers.get(b"origin", b"").decode("latin-1")
+        if not self._origins.allows(origin, exchange.headers):
+            raise refused(origin)
+        await exchange.start(204, PREFLIGHT)
+        await exchange.write(b"", more=False)
+
+
+def refused(origin: str) -> OriginRefused:
+    """The error for a page of an origin that the manifest does not allow."""
+    return OriginRefused(
+        f"pages of {origin[:300]!r} may not use this chat; add the origin to spec.gateway.allowedOrigins"
+    )
+
+
+def _fields(exchange: Exchange) -> dict[str, str]:
+    return {"request_id": exchange.request_id, "route": exchange.scope["path"], "method": exchange.scope["method"]}

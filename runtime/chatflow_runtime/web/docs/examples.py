@@ -1,0 +1,156 @@
+"""Examples of every request and response, in Chinese and English, as the wire types themselves: they cannot drift.
+
+The shop and the service in them are invented, and so are all numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chatflow_api.runtime_config import derive
+from chatflow_api.v1alpha1 import API_VERSION, KIND, ChatFlow
+
+from chatflow_runtime.domain.conversation import Scene
+from chatflow_runtime.domain.reply import Citation, Origin, Rung, Usage
+from chatflow_runtime.domain.texts import texts_for
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.web import completion_types as completions
+from chatflow_runtime.web import wire
+from chatflow_runtime.web.problems import Problem, Problems
+
+Pair = Mapping[str, Any]
+"""One example a language: `zh` and `en`."""
+
+_FLOW = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "shop-support"}}
+_problems = Problems(texts_for(derive(ChatFlow.model_validate(_FLOW))))
+_AT_MS = 1_785_000_000_000
+_ZH_QUESTION = "七天无理由退货怎么申请？"
+_EN_QUESTION = "How do I get a refund?"
+
+CHAT_REQUEST: Pair = {
+    "zh": wire.ChatRequest("u-1001", _ZH_QUESTION, "m-1"),
+    "en": wire.ChatRequest("u-1002", _EN_QUESTION, "m-1"),
+}
+
+_ZH_REPLY = wire.ChatReply(
+    id="1785000000000-0",
+    message_id="m-1",
+    text="签收后 7 天内，在“我的订单”里点“申请退货”，我们会安排上门取件。",
+    rung=Rung.L0,
+    origin=Origin.KNOWLEDGE,
+    scene=Scene.ANSWER,
+    intent="return_policy",
+    confidence=0.9731,
+    citations=(Citation("returns-3", _ZH_QUESTION, 0.912, "https://shop.example.com/help/returns"),),
+    slot=None,
+    rating_scale=None,
+    usage=None,
+    model=None,
+    is_partial=False,
+    at_ms=_AT_MS,
+)
+_EN_REPLY = wire.ChatReply(
+    id="1785000000000-0",
+    message_id="m-1",
+    text="Open Billing, pick the invoice and choose **Request a refund**. It takes up to five working days.",
+    rung=Rung.L1,
+    origin=Origin.LLM,
+    scene=Scene.ANSWER,
+    intent=None,
+    confidence=None,
+    citations=(Citation("billing-7", "Refunds for monthly plans", 0.874, "https://docs.example.com/billing#refunds"),),
+    slot=None,
+    rating_scale=None,
+    usage=Usage(612, 27),
+    model="qwen3-8b",
+    is_partial=False,
+    at_ms=_AT_MS,
+)
+CHAT_REPLY: Pair = {"zh": _ZH_REPLY, "en": _EN_REPLY}
+
+NOTICE: Pair = {
+    "zh": wire.NoticeEvent(
+        "1785000570000-0", "closing", "您还在吗？如果没有别的问题，本次对话将在 30 秒后结束。", _AT_MS + 570_000
+    ),
+    "en": wire.NoticeEvent(
+        "1785000570000-0", "closing", "Are you still there? This chat closes in 30 seconds.", _AT_MS + 570_000
+    ),
+}
+
+RATING_REQUEST: Pair = {
+    "zh": wire.RatingRequest("u-1001", 5, "很快就解决了", "m-3"),
+    "en": wire.RatingRequest("u-1002", 4, "Quick and to the point", "m-3"),
+}
+RATED: Pair = {"zh": wire.Rated(Scene.END), "en": wire.Rated(Scene.END)}
+
+WIDGET_CONFIG: Pair = {
+    "zh": wire.WidgetConfig("青禾商城客服", "您好，请问有什么可以帮您？", "zh-CN", 5, 2000),
+    "en": wire.WidgetConfig("Spruce support", "Hello! How can I help you?", "en", 5, 2000),
+}
+
+COMPLETION_REQUEST: Pair = {
+    "zh": completions.CompletionRequest(
+        [completions.CompletionMessage("user", _ZH_QUESTION)], model="shop-support", user="u-1001"
+    ),
+    "en": completions.CompletionRequest(
+        [
+            completions.CompletionMessage("user", "I was charged twice."),
+            completions.CompletionMessage("assistant", "I am sorry. Which invoices are they?"),
+            completions.CompletionMessage("user", _EN_QUESTION),
+        ],
+        model="saas-support",
+        stream=True,
+        stream_options=completions.StreamOptions(include_usage=True),
+    ),
+}
+
+
+def _completion(reply: wire.ChatReply, model: str) -> completions.Completion:
+    usage = reply.usage or Usage()
+    return completions.Completion(
+        id=f"chatcmpl-{reply.message_id}",
+        created=_AT_MS // 1000,
+        model=model,
+        choices=(completions.Choice(completions.AssistantMessage(reply.text), "stop"),),
+        usage=completions.CompletionUsage(
+            usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens + usage.completion_tokens
+        ),
+        chatflow=reply,
+    )
+
+
+COMPLETION: Pair = {"zh": _completion(_ZH_REPLY, "shop-support"), "en": _completion(_EN_REPLY, "saas-support")}
+
+
+def _chunk(model: str, delta: completions.ChunkDelta, reply: wire.ChatReply | None = None) -> completions.Chunk:
+    return completions.Chunk(
+        id="chatcmpl-m-1",
+        created=_AT_MS // 1000,
+        model=model,
+        object="chat.completion.chunk",
+        choices=(completions.ChunkChoice(delta, None if reply is None else "stop"),),
+        chatflow=reply,
+    )
+
+
+CHUNKS: Mapping[str, tuple[completions.Chunk, ...]] = {
+    "zh": (
+        _chunk("shop-support", completions.ChunkDelta("assistant", _ZH_REPLY.text)),
+        _chunk("shop-support", completions.ChunkDelta(), _ZH_REPLY),
+    ),
+    "en": (
+        _chunk("saas-support", completions.ChunkDelta("assistant", "Open Billing, ")),
+        _chunk("saas-support", completions.ChunkDelta(content=_EN_REPLY.text.removeprefix("Open Billing, "))),
+        _chunk("saas-support", completions.ChunkDelta(), _EN_REPLY),
+    ),
+}
+MODELS: Pair = {
+    "zh": completions.ModelList((completions.Model("shop-support", _AT_MS // 1000),)),
+    "en": completions.ModelList((completions.Model("saas-support", _AT_MS // 1000),)),
+}
+
+
+def problem(error: ChatFlowError) -> Problem:
+    """What a client would be told of an error."""
+    return _problems.of(error, "5f3a1c09b2d4-1a")

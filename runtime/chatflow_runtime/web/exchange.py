@@ -1,0 +1,141 @@
+"""One HTTP request and its response, straight on ASGI: the fast path that the chat routes are written against."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from starlette.types import Message, Receive, Scope, Send
+
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.web.origins import Headers, Origins
+from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, Problems
+
+JSON = b"application/json"
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_run_id = secrets.token_hex(6)
+_numbers = itertools.count()
+
+
+class ClientLeft(ConnectionError):
+    """The client closed the connection; nobody waits for a response any longer."""
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's x-request-id if it is 1 to 128 visible ASCII characters, else a new one: random per process, counted
+    within it."""
+    given = headers.get(b"x-request-id")
+    if given is None or _REQUEST_ID.fullmatch(given) is None:
+        return f"{_run_id}-{next(_numbers):x}"
+    return given.decode()
+
+
+class Exchange:
+    """A request, and the ways to answer it."""
+
+    __slots__ = (
+        "_extra",
+        "_problems",
+        "_send",
+        "has_begun",
+        "headers",
+        "is_over",
+        "receive",
+        "request_id",
+        "scope",
+        "style",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, origins: Origins, problems: Problems) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self._problems = problems
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = request_id_of(self.headers)
+        self.has_begun = False
+        self.is_over = False
+        self.style = PROBLEM_STYLE
+        """How errors of this route are written."""
+        origin = self.headers.get(b"origin")
+        self._extra: Headers = [
+            (b"x-request-id", self.request_id.encode()),
+            *(origins.vary if origin is None else origins.response_headers(origin, self.headers)),
+        ]
+
+    def query(self, name: str) -> str | None:
+        """A query parameter, the last of several."""
+        return query_parameter(self.scope, name)
+
+    async def body(self, limit: int) -> bytes:
+        """The whole request body; BodyTooLarge beyond `limit` bytes, ClientLeft when it never comes whole."""
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > limit:
+            raise _too_large(int(length), limit)
+        body: bytes = b""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft("the connection closed before the body was there")
+            body += message.get("body", b"")
+            # Bodies in chunks come without a length.
+            if len(body) > limit:
+                raise _too_large(len(body), limit)
+            if not message.get("more_body", False):
+                return body
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin the response; the request id and the CORS headers join by themselves."""
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + self._extra})
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """A piece of the response body."""
+        self.is_over = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers | None = None
+    ) -> None:
+        """The whole response."""
+        own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        await self.start(status, own if headers is None else own + headers)
+        await self.write(body, more=False)
+
+    async def fail(self, error: ChatFlowError, headers: Headers | None = None) -> None:
+        """Answer with a problem: as a response, or as the last event of a stream that has begun."""
+        if self.is_over:
+            return
+        problem = self._problems.of(error, self.request_id)
+        if self.has_begun:
+            await self.write(self.style.frame(problem), more=False)
+            return
+        extra = list(headers or ())
+        if problem.retry_after_s is not None:
+            extra.append((b"retry-after", b"%d" % problem.retry_after_s))
+        await self.respond(problem.status, self.style.body(problem), self.style.content_type, extra)
+
+    async def decorated_send(self, message: Message) -> None:
+        """For applications behind the fast path: their responses get the extra headers that they do not set already."""
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            own = list(message.get("headers", ()))
+            named = {name for name, _ in own} - {b"vary"}
+            message = {**message, "headers": own + [header for header in self._extra if header[0] not in named]}
+        else:
+            self.is_over = not message.get("more_body", False)
+        await self._send(message)
+
+
+def query_parameter(scope: Scope, name: str) -> str | None:
+    """A parameter of the query string, the last of several; None when it is missing."""
+    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+    return None if given is None else given[-1]
+
+
+def _too_large(length: int, limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body has at least {length} bytes; send at most {limit}")

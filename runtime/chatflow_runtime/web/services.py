@@ -1,0 +1,129 @@
+"""What every route is handed: the flow's configuration, the parts that do the work, and the two things that all
+channels do with them: answer a message, keep a rating. Built once, by `app`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from chatflow_api.runtime_config import RuntimeConfig
+
+from chatflow_runtime.domain.conversation import Message, Scene
+from chatflow_runtime.domain.reply import OutboxItem, Reply
+from chatflow_runtime.errors import ChatFlowError, InvalidMessage
+from chatflow_runtime.metrics import CLIENT_LEFT, Channel, Metrics
+from chatflow_runtime.ports import Clock, ConversationStore, Record, RecordKind
+from chatflow_runtime.sink import DeltaSink
+from chatflow_runtime.web import wire
+from chatflow_runtime.web.problems import Problems
+from chatflow_runtime.web.streams import Streams
+
+MAX_BODY_BYTES = 64 * 1024
+"""Longest request body, unless the manifest's longest text needs more."""
+MAX_BYTES_PER_CHARACTER = 12
+"""A character outside the basic plane, written as two JSON escapes."""
+
+
+class Answering(Protocol):
+    """`turn.TurnRunner`, as the web sees it."""
+
+    async def answer(
+        self,
+        uid: str,
+        message_id: str,
+        text: str,
+        sink: DeltaSink | None = None,
+        history: tuple[Message, ...] | None = None,
+    ) -> OutboxItem:
+        """The committed reply; raises ChatFlowError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Pauses of the streams, in seconds."""
+
+    reread_s: float = 5.0
+    """The outbox is read again after this long without a wake-up, since wake-ups may be lost."""
+    pulse_s: float = 15.0
+    """Silence after which a sign of life goes out; proxies close silent connections after 60 s or so."""
+    patience_s: float = 0.25
+    """A JSON request that takes longer is watched for a client that leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that has passed the checks of its form."""
+
+    uid: str
+    message_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts behind the routes."""
+
+    config: RuntimeConfig
+    runner: Answering
+    store: ConversationStore
+    metrics: Metrics
+    problems: Problems
+    clock: Clock
+    streams: Streams
+    timing: Timing
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Longest body of a request with one message."""
+        return max(MAX_BODY_BYTES, 2048 + MAX_BYTES_PER_CHARACTER * self.config.gateway.max_text_length)
+
+    def incoming(self, uid: str, message_id: str | None, text: str) -> Incoming:
+        """A message whose ids and text are checked; without an id it gets one."""
+        return Incoming(
+            wire.checked_id("uid", uid),
+            wire.new_id("m") if message_id is None else wire.checked_id("message_id", message_id),
+            wire.checked_text(text, self.config.gateway.max_text_length),
+        )
+
+    async def answer(
+        self,
+        channel: Channel,
+        message: Incoming,
+        sink: DeltaSink | None = None,
+        history: tuple[Message, ...] | None = None,
+    ) -> OutboxItem:
+        """The committed reply, counted."""
+        metrics, clock = self.metrics, self.clock
+        began_s = clock.monotonic_s()
+        metrics.turn_began()
+        try:
+            item = await self.runner.answer(message.uid, message.message_id, message.text, sink, history)
+        except ChatFlowError as error:
+            metrics.turn_failed(channel, error.code)
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            metrics.turn_failed(channel, CLIENT_LEFT)
+            raise
+        finally:
+            metrics.turn_ended()
+        if isinstance(item.item, Reply):
+            metrics.turn_answered(channel, item.item, clock.monotonic_s() - began_s)
+        return item
+
+    async def rate(self, uid: str, score: int, comment: str | None, message_id: str | None) -> Scene:
+        """Keep a rating; InvalidMessage outside the flow's scale. Returns the scene that the conversation is in now."""
+        scale = self.config.dialogue.rating_scale
+        if not 1 <= score <= scale:
+            raise InvalidMessage(f"score {score} lies outside this flow's scale; send a whole number from 1 to {scale}")
+        if message_id is not None:
+            wire.checked_id("message_id", message_id)
+        record = Record(
+            RecordKind.RATING,
+            uid,
+            self.clock.now_ms(),
+            {"score": score, "scale": scale, "message_id": message_id, "comment": comment},
+        )
+        scene = await self.store.rate(uid, record)
+        self.metrics.rated(score)
+        return scene

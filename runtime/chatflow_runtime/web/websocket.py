@@ -1,0 +1,56 @@
+"""`WS /v1/ws`: messages, ratings and the user's outbox over one connection, in JSON frames."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.metrics import Connection
+from chatflow_runtime.web import wire
+from chatflow_runtime.web.dispatch import refused
+from chatflow_runtime.web.exchange import query_parameter, request_id_of
+from chatflow_runtime.web.origins import Origins
+from chatflow_runtime.web.problems import PROBLEM_STYLE, Problem
+from chatflow_runtime.web.services import Services
+from chatflow_runtime.web.session import Session
+from chatflow_runtime.web.streams import Drained
+
+SERVICE_RESTART = 1012
+"""Close code that tells the client to connect again."""
+
+
+class WebSocket:
+    """The route, as an ASGI application."""
+
+    def __init__(self, services: Services, origins: Origins) -> None:
+        self._services = services
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: admit or refuse the handshake, then serve until one side closes."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = request_id_of(headers)
+        await receive()
+        try:
+            uid = self._admitted(scope, headers)
+            with self._services.streams.open(Connection.WEBSOCKET):
+                await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
+                await Session(self._services, uid, request_id, send).serve(receive)
+        except Drained:
+            await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "connect again"})
+        except ChatFlowError as error:
+            await _refuse(send, self._services.problems.of(error, request_id))
+
+    def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """The user; OriginRefused for a page of a foreign origin, InvalidMessage without a usable uid."""
+        origin = headers.get(b"origin")
+        if origin is not None and not self._origins.allows(origin.decode("latin-1"), headers):
+            raise refused(origin.decode("latin-1"))
+        return wire.checked_id("uid", query_parameter(scope, "uid"))
+
+
+async def _refuse(send: Send, problem: Problem) -> None:
+    """Answer the handshake with a problem instead of 101."""
+    headers = [(b"content-type", PROBLEM_STYLE.content_type), (b"x-request-id", problem.request_id.encode())]
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": PROBLEM_STYLE.body(problem)})

@@ -1,0 +1,93 @@
+"""The worker role: between turns it ends silent conversations and carries records to their sink.
+
+`bootstrap` runs one; several may share the partitions, since every step is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from chatflow_api.names import PARTITIONS
+
+from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.ports import DueStore, RecordSink
+
+_log = structlog.get_logger(__name__)
+_LAST_PAUSE_S = 30.0
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Sweeps its partitions every `tick_s`. `wait` and `jitter` (0 to 1) are asyncio.sleep and chance, unless a test
+    hands in its own."""
+
+    def __init__(
+        self,
+        due: DueStore,
+        sink: RecordSink,
+        partitions: Sequence[int] = range(PARTITIONS),
+        *,
+        tick_s: float = 1.0,
+        batch: int = 100,
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._due = due
+        self._sink = sink
+        self._partitions = partitions
+        self._tick_s = tick_s
+        self._batch = batch
+        self._wait = wait
+        self._jitter = jitter
+
+    async def run(self) -> None:
+        """Work until cancelled. Failures are logged when they begin and end, and retried with growing pauses."""
+        failures = 0
+        while True:
+            try:
+                await self.tick()
+            except (ChatFlowError, OSError) as error:
+                failures += 1
+                if failures == 1:
+                    _log.error("worker.failing", error=type(error).__name__, reason=str(error))
+            else:
+                if failures:
+                    _log.info("worker.recovered", failed_ticks=failures)
+                failures = 0
+            await self._wait(self._pause_s(failures))
+
+    async def tick(self) -> None:
+        """One pass over all partitions: notices and ends, then records. Raises the first failure after every partition
+        had its turn."""
+        failures: list[BaseException] = []
+        await self._on_each(self._due.sweep, failures)
+        fetched = await self._on_each(lambda partition: self._due.records(partition, self._batch), failures)
+        batches = {partition: batch for partition, batch in fetched.items() if batch}
+        if batches:
+            await self._sink.write([record for batch in batches.values() for record in batch])
+            await self._on_each(lambda partition: self._due.discard(partition, batches.get(partition, ())), failures)
+            _log.info("worker.records_kept", records=sum(map(len, batches.values())))
+        if failures:
+            raise failures[0]
+
+    async def _on_each(
+        self, step: Callable[[int], Coroutine[Any, Any, T]], failures: list[BaseException]
+    ) -> dict[int, T]:
+        """The results of a step by partition, all partitions at once so that their commands share writes."""
+        results = await asyncio.gather(*map(step, self._partitions), return_exceptions=True)
+        failures.extend(result for result in results if isinstance(result, BaseException))
+        return {
+            partition: result
+            for partition, result in zip(self._partitions, results, strict=True)
+            if not isinstance(result, BaseException)
+        }
+
+    def _pause_s(self, failures: int) -> float:
+        if not failures:
+            return self._tick_s
+        return min(_LAST_PAUSE_S, self._tick_s * 2.0 ** min(failures, 10)) * (0.5 + self._jitter() / 2)

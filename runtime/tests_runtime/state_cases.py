@@ -1,0 +1,124 @@
+"""What the state tests share: a clock that they set, the stores under test, and shorthand for turns and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal
+
+from chatflow_runtime.domain.conversation import Event, Memory, Scene
+from chatflow_runtime.domain.reply import Origin, Reply, Rung
+from chatflow_runtime.ports import (
+    Claimed,
+    Clock,
+    Committed,
+    ConversationStore,
+    DueStore,
+    Outcome,
+    Record,
+    RecordKind,
+    Turn,
+)
+from chatflow_runtime.state.connection import Patience
+from chatflow_runtime.state.memory_store import MemoryStore
+from chatflow_runtime.state.redis_due import open_redis_due_store
+from chatflow_runtime.state.redis_store import open_redis_store
+from chatflow_runtime.state.rules import Rules
+
+PATIENT = Patience(timeout_s=30.0)
+"""For tests that are not about time: the machine may be busy with other things."""
+RULES = Rules(ttl_ms=600_000, notice_ms=30_000, history_messages=20)
+
+_flows = count(1)
+
+
+def new_flow() -> str:
+    """A flow key of its own, so that tests share a server."""
+    return f"flow-{next(_flows)}"
+
+
+@dataclass
+class ManualClock:
+    """Wall time that moves when it is told to."""
+
+    at_ms: int = 1_790_000_000_000
+
+    @property
+    def clock(self) -> Clock:
+        """For a store."""
+        return Clock(now_ms=lambda: self.at_ms)
+
+    def advance(self, ms: int) -> None:
+        """Let time pass."""
+        self.at_ms += ms
+
+
+def notice_text(kind: Literal["closing", "ended"], seconds: float) -> str:
+    """A NoticeText that shows what it was given."""
+    return f"{kind} {seconds:g}"
+
+
+@dataclass
+class Case:
+    """A store and a due store on the same state."""
+
+    store: ConversationStore
+    due: DueStore
+    time: ManualClock
+    attempts: count[int] = field(default_factory=lambda: count(1))
+
+    def turn(self, message_id: str, uid: str = "u", text: str | None = None) -> Turn:
+        """A new attempt at a message."""
+        text = f"text of {message_id}" if text is None else text
+        return Turn(uid=uid, message_id=message_id, owner=f"owner-{next(self.attempts)}", text=text)
+
+    async def claim(self, turn: Turn) -> Claimed:
+        """Load, which must claim."""
+        loaded = await self.store.load(turn)
+        assert isinstance(loaded, Claimed), loaded
+        return loaded
+
+    async def answer(
+        self, message_id: str, uid: str = "u", event: Event = Event.ANSWERED, memory: Memory | None = None
+    ) -> Committed:
+        """A whole turn."""
+        turn = self.turn(message_id, uid)
+        claimed = await self.claim(turn)
+        return await self.store.commit(turn, claimed.conversation, outcome(turn, event, memory))
+
+
+def reply(message_id: str, text: str = "") -> Reply:
+    """A reply."""
+    text = text or f"reply to {message_id}"
+    return Reply(message_id=message_id, text=text, rung=Rung.L0, origin=Origin.KNOWLEDGE, scene=Scene.ANSWER)
+
+
+def outcome(turn: Turn, event: Event = Event.ANSWERED, memory: Memory | None = None, *records: Record) -> Outcome:
+    """What a turn commits."""
+    return Outcome(event=event, memory=memory or Memory(), reply=reply(turn.message_id), records=records)
+
+
+def record(uid: str = "u", kind: RecordKind = RecordKind.LABELLING, **fields: str | float | int | None) -> Record:
+    """A record of one second past the clock's beginning."""
+    return Record(kind=kind, uid=uid, at_ms=1_790_000_001_000, fields=fields)
+
+
+@asynccontextmanager
+async def memory_case(rules: Rules = RULES) -> AsyncIterator[Case]:
+    """The in-memory twin."""
+    time = ManualClock()
+    store = MemoryStore(rules, time.clock, notice_text)
+    yield Case(store, store, time)
+
+
+@asynccontextmanager
+async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -> AsyncIterator[Case]:
+    """The Redis stores on a server."""
+    time, flow = ManualClock(), flow or new_flow()
+    async with (
+        open_redis_store(url, flow, rules, clock=time.clock, patience=PATIENT) as store,
+        open_redis_due_store(url, flow, rules, notice_text, clock=time.clock, patience=PATIENT) as due,
+    ):
+        yield Case(store, due, time)
