@@ -202,9 +202,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as folder:
         for case in CASES:
-            data = Path(folder) / case.name
-            data.mkdir()
-            with flow(data, case.options) as served:
+            with flow(Path(folder), case.options) as served:
                 result[case.name] = measure(served, options.seconds, asked, is_same=case.is_same)
                 if case is CASES[0]:
                     with reference(served) as compared:

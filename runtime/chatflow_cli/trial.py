@@ -14,7 +14,7 @@ from typing import assert_never
 
 from chatflow_api.runtime_config import RuntimeConfig
 from chatflow_models.intent import IntentModel
-from chatflow_runtime.adapters.artefacts import ArtefactFolder
+from chatflow_runtime.adapters.artefacts import ArtefactFolder, Versions
 from chatflow_runtime.adapters.classification import NoClassifier
 from chatflow_runtime.adapters.knowledge import KnowledgeRetriever
 from chatflow_runtime.answerers import knowledge
@@ -42,10 +42,10 @@ def run_trial(options: Options, file: Path | None, progress: Callable[[str], Non
     questions = read_questions(file or prepared.files.folder / QUESTIONS_FILE)
     folder = DataFolder.below(options.data or Path(".chatflow"), prepared.flow.metadata).artefacts
     try:
-        versions = build(BuildRequest.of(prepared.config, prepared.content), folder, progress)
+        pair = build(BuildRequest.of(prepared.config, prepared.content), folder, progress)
     except BuildFailed as error:
         raise ManifestUnusable(str(error)) from error
-    artefacts = ArtefactFolder(folder).load(versions)
+    artefacts = ArtefactFolder(folder).load(Versions(knowledge=pair.knowledge, intent=pair.intent))
     trial = _Trial(
         prepared.config,
         routing.Rules.of(prepared.config),

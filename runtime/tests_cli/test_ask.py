@@ -67,7 +67,7 @@ async def test_a_file_without_an_up_is_started_for_the_question(tiny: Path) -> N
     assert (status, errors) == (0, "")
     first, origin, citation = output.splitlines()[:3]
     assert first == "A refund takes three working days."
-    assert origin.startswith("[L0 knowledge · intent refund · confidence 0.")
+    assert origin.startswith("[L0 knowledge · intent refund · confidence ")
     assert citation.startswith("  1. How long does a refund take? (refund-time, ")
     assert citation.endswith("  https://shop.example.com/refund")
     assert DataFolder.below(tiny.parent / ".chatflow", Metadata(name="tiny")).running() is None

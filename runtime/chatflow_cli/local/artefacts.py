@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from chatflow_cli.errors import ManifestUnusable
-from chatflow_cli.local.build_request import KINDS, BuildRequest, is_current
+from chatflow_cli.local.artefact_folder import ArtefactFolder, Pair
+from chatflow_cli.local.build_request import BuildRequest
 from chatflow_cli.local.children import Child, Command
 from chatflow_cli.local.console import Console
 from chatflow_cli.local.preparation import Prepared
@@ -19,40 +20,34 @@ from chatflow_cli.local.preparation import Prepared
 class Artefacts:
     """The artefacts of one running flow. Only one build runs at a time."""
 
-    def __init__(self, folder: Path, console: Console, cache: Path | None = None) -> None:
-        """`cache`: artefacts of an `up`, to find and leave models in. What is in force stands in `folder` alone."""
-        self.folder = folder
+    def __init__(self, path: Path, console: Console, cache: Path | None = None) -> None:
+        """`cache`: the folder of an `up`, to find and leave models in."""
+        self.folder = ArtefactFolder(path)
+        self.folder.make(cache)
         self._console = console
-        self._built: str | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        if cache is not None:
-            for kind in KINDS:
-                (cache / kind).mkdir(parents=True, exist_ok=True)
-                (folder / kind).symlink_to((cache / kind).resolve(), target_is_directory=True)
 
     async def build(self, prepared: Prepared) -> bool:
-        """Make the artefacts fit the manifest and put them in force; True when they changed.
+        """Make the artefacts fit the manifest and put them in force; True when that changed something.
 
         ManifestUnusable with the builder's words when the content cannot be used; the old ones stay in force.
         """
         request = BuildRequest.of(prepared.config, prepared.content)
-        fingerprint = request.fingerprint()
-        if fingerprint == self._built:
-            return False
-        if is_current(self.folder, fingerprint):
-            self._console.say("intent model and knowledge index are up to date")
-            self._built = fingerprint
-            return False
+        pair = self.folder.built(request.fingerprint())
+        if pair is not None:
+            return self.folder.put_in_force(pair)
+        return self.folder.put_in_force(await self._built(request))
+
+    async def _built(self, request: BuildRequest) -> Pair:
         status = await self._run(request)
-        if status != 0:
+        pair = self.folder.built(request.fingerprint())
+        if status != 0 or pair is None:
             lines = self._console.tail("build", 12)
             raise ManifestUnusable("\n".join(["the artefacts could not be built:", *lines]))
-        self._built = fingerprint
-        return True
+        return pair
 
     async def _run(self, request: BuildRequest) -> int:
         """The exit status of the process that builds."""
-        folder = self.folder.resolve()
+        folder = self.folder.path.resolve()
         path = folder / "request.msgpack"
         path.write_bytes(request.encode())
         arguments = [sys.executable, "-m", "chatflow_cli.local.build", str(path), str(folder)]

@@ -1,13 +1,11 @@
 """Trains the intent model and indexes the knowledge of a flow, each only when what goes into it has changed.
 
 `evaluate` calls `build`; `up` and `ask` run this module as a process of its own: `python -m chatflow_cli.local.build
-REQUEST FOLDER`, which also puts the result in force.
+REQUEST FOLDER`.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +15,6 @@ from pathlib import Path
 import msgspec
 from chatflow_models.intent import CachingEncoder, Encoder, IntentError, load_encoder
 from chatflow_models.training import Example, train
-from chatflow_runtime.adapters.artefacts import POINTER, ArtefactFolder, Versions
 from chatflow_runtime.adapters.knowledge import (
     Knowledge,
     KnowledgeIndex,
@@ -29,35 +26,37 @@ from chatflow_runtime.adapters.knowledge import (
 from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.errors import ArtefactInvalid
 
-from chatflow_cli.local.build_request import BUILT_FILE, KINDS, BuildRequest, digest
+from chatflow_cli.local.artefact_folder import ArtefactFolder, Pair
+from chatflow_cli.local.build_request import BuildRequest, digest
 from chatflow_cli.local.data_folder import write_whole
 
 Progress = Callable[[str], None]
-
-_KEPT_VERSIONS = 4
-"""Artefacts of a kind that stay, so that going back to an earlier content needs no training."""
 
 
 class BuildFailed(Exception):
     """The content cannot be used; the message has one line a problem."""
 
 
-def build(request: BuildRequest, folder: Path, progress: Progress) -> Versions:
-    """The versions of the artefacts that fit the request, made where they are not there yet.
+def build(request: BuildRequest, path: Path, progress: Progress) -> Pair:
+    """The artefacts that fit the request, made where they are not there yet.
 
     Nothing is put in force, so a trial may share the folder with a running flow. BuildFailed when the content cannot be
     used.
     """
+    folder = ArtefactFolder(path)
+    folder.make()
     try:
         knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
         examples = _examples(request, knowledge)
         # A flow without intents has no encoder at hand when it answers, so its index gets no vectors.
-        builder = _Builder(request, folder, progress, has_intents=bool(examples))
-        return Versions(intent=builder.intent(examples) if examples else None, knowledge=builder.index(knowledge))
+        builder = _Builder(request, path, progress, has_intents=bool(examples))
+        pair = Pair(builder.intent(examples) if examples else None, builder.index(knowledge))
     except SourcesInvalid as error:
         raise BuildFailed("\n".join(error.problems)) from error
     except (IntentError, ArtefactInvalid) as error:
         raise BuildFailed(str(error)) from error
+    folder.note(request.fingerprint(), pair)
+    return pair
 
 
 def _examples(request: BuildRequest, knowledge: Knowledge) -> list[Example]:
@@ -122,37 +121,20 @@ class _Builder:
         return CachingEncoder(load_encoder(self._request.encoder, None if path is None else Path(path)))
 
 
-def put_in_force(folder: Path, versions: Versions, fingerprint: str) -> None:
-    """Let gateways swap to these artefacts, note what they were built from, and remove those of long ago."""
-    artefacts = ArtefactFolder(folder)
-    artefacts.point_to(versions)
-    current = json.loads((folder / POINTER).read_bytes())
-    write_whole(folder / BUILT_FILE, json.dumps({"fingerprint": fingerprint, "current": current}))
-    for kind in KINDS:
-        if (folder / kind).is_symlink():
-            # A cache that belongs to another.
-            continue
-        kept = {versions.intent, versions.knowledge}
-        found = [path for path in (folder / kind).glob("[!.]*") if path.is_dir() and path.name not in kept]
-        for old in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_VERSIONS - 1 :]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """Build what a request file asks for and put it in force; 1 when it cannot be done."""
+    """Build what a request file asks for; 1 when it cannot be done."""
     request = BuildRequest.decode(Path(sys.argv[1]).read_bytes())
     folder = Path(sys.argv[2])
     try:
-        versions = build(request, folder, _say)
+        build(request, folder, _say)
     except BuildFailed as error:
         _say(str(error))
         return 1
-    put_in_force(folder, versions, request.fingerprint())
     return 0
 
 

@@ -6,7 +6,6 @@ Made by `artefacts` and `evaluate`, carried out by `build`.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Self
 
@@ -18,9 +17,6 @@ from chatflow_cli.local.references import Content
 
 _SCHEMA = 1
 """Raised when the same input makes other artefacts."""
-BUILT_FILE = "built.json"
-KINDS = ("intent", "knowledge")
-"""The folders that artefacts lie in, by version."""
 
 
 class KnowledgeFile(msgspec.Struct, frozen=True):
@@ -80,19 +76,6 @@ def digest(*parts: bytes) -> str:
         total.update(len(part).to_bytes(8, "big"))
         total.update(part)
     return total.hexdigest()[:12]
-
-
-def is_current(folder: Path, fingerprint: str) -> bool:
-    """Whether the artefacts in force were built from the request with this fingerprint."""
-    try:
-        built = json.loads((folder / BUILT_FILE).read_bytes())
-        current = json.loads((folder / "current.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    if built.get("fingerprint") != fingerprint or built.get("current") != current:
-        return False
-    wanted = [folder / kind / version for kind, version in current.items() if version]
-    return all(path.is_dir() for path in wanted)
 
 
 def _state(folder: str | None) -> str:

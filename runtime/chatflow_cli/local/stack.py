@@ -152,7 +152,7 @@ class Stack:
             "CHATFLOW_REDIS_URL": self._redis_url,
             "CHATFLOW_SECRETS_DIR": str(self._folder.secrets.resolve()),
             "CHATFLOW_CONFIGMAPS_DIR": str(self._folder.configmaps.resolve()),
-            "CHATFLOW_ARTEFACTS_DIR": str(self._artefacts.folder.resolve()),
+            "CHATFLOW_ARTEFACTS_DIR": str(self._artefacts.folder.path.resolve()),
             "CHATFLOW_SINK_DIR": str(self._folder.records.resolve()),
             "CHATFLOW_HOST_ALIASES": host_aliases(ports, prepared.urls()),
             "CHATFLOW_LOG_FORMAT": "console",

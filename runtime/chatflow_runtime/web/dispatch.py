@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.web.exchange import ClientLeft, Exchange
-from chatflow_runtime.web.origins import PREFLIGHT, Origins
+from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.problems import MethodRefused, OriginRefused, Problems, entry_of
 
 log = structlog.get_logger()
@@ -78,7 +78,8 @@ class FastPath:
         origin = exchange.headers.get(b"origin", b"").decode("latin-1")
         if not self._origins.allows(origin, exchange.headers):
             raise refused(origin)
-        await exchange.start(204, PREFLIGHT)
+        wanted = exchange.headers.get(b"access-control-request-headers", b"content-type")
+        await exchange.start(204, self._origins.preflight_headers(wanted))
         await exchange.write(b"", more=False)
 
 

@@ -105,6 +105,9 @@ class Services:
         except (asyncio.CancelledError, ConnectionError):
             metrics.turn_failed(channel, CLIENT_LEFT)
             raise
+        except Exception:
+            metrics.turn_failed(channel, ChatFlowError.code)
+            raise
         finally:
             metrics.turn_ended()
         if isinstance(item.item, Reply):

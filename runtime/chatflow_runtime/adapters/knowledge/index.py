@@ -50,9 +50,13 @@ def build_index(
     knowledge: Knowledge, encoder: Encoder | None, out: Path, *, exact_rows: int = EXACT_ROWS
 ) -> BuiltIndex:
     """Writes `out/<version>/`, unless it is there and whole. The version is a hash of the content, the encoder and the
-    schema. With more than `exact_rows` vectors faiss is used. Raises ArtefactInvalid when it is needed and missing."""
+    schema. An encoder of no dimensions stands for none. With more than `exact_rows` vectors faiss is used. Raises
+    ArtefactInvalid when it is needed and missing."""
     entries = msgspec.msgpack.encode(knowledge.entries)
-    version = _version(entries, encoder, exact_rows)
+    probe = None if encoder is None else np.asarray(encoder.encode([_PROBE]), dtype=np.float16)
+    if probe is None or probe.size == 0:
+        encoder = probe = None
+    version = _version(entries, probe, exact_rows)
     folder = out / version
     if folder.exists():
         try:
@@ -215,9 +219,9 @@ def _counts(entries: Sequence[Entry], *, has_vectors: bool) -> storage.Counts:
     )
 
 
-def _version(entries: bytes, encoder: Encoder | None, exact_rows: int) -> str:
+def _version(entries: bytes, probe: NDArray[np.float16] | None, exact_rows: int) -> str:
     digest = hashlib.blake2b(entries, digest_size=8, person=b"knowledge")
     digest.update(f"{storage.SCHEMA} {exact_rows}".encode())
-    if encoder is not None:
-        digest.update(np.asarray(encoder.encode([_PROBE]), dtype=np.float16).tobytes())
+    if probe is not None:
+        digest.update(probe.tobytes())
     return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""The folder of a flow's artefacts: what was built from which content, and which pair is in force.
+
+    intent/VERSION/  knowledge/VERSION/     the artefacts
+    built/FINGERPRINT.json                  the pair that a build request led to
+    current.json                            the pair in force; gateways follow it
+
+`build` notes what it built, `artefacts` puts it in force. Several flows may share the first three folders.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from chatflow_cli.local.data_folder import write_whole
+
+_KINDS = ("intent", "knowledge")
+_SHARED = (*_KINDS, "built")
+_KEPT_VERSIONS = 4
+"""Artefacts of a kind that stay, so that going back to an earlier content needs no training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The versions of an intent model (None for a flow without intents) and of a knowledge index."""
+
+    intent: str | None
+    knowledge: str
+
+
+class ArtefactFolder:
+    """One flow's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def make(self, cache: Path | None = None) -> None:
+        """Make the folders. `cache`: another flow's folder, to find and leave artefacts in; what is in force is its own
+        matter for each."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in _SHARED:
+            if cache is None:
+                (self.path / name).mkdir(exist_ok=True)
+            else:
+                (cache / name).mkdir(parents=True, exist_ok=True)
+                (self.path / name).symlink_to((cache / name).resolve(), target_is_directory=True)
+
+    def built(self, fingerprint: str) -> Pair | None:
+        """What a request with this fingerprint led to; None when it was never built, or is gone."""
+        with suppress(OSError, ValueError, TypeError):
+            pair = Pair(**json.loads((self.path / "built" / f"{fingerprint}.json").read_bytes()))
+            versions = zip(_KINDS, (pair.intent, pair.knowledge), strict=True)
+            if all(version is None or (self.path / kind / version).is_dir() for kind, version in versions):
+                return pair
+        return None
+
+    def note(self, fingerprint: str, pair: Pair) -> None:
+        """Remember what a request led to."""
+        write_whole(self.path / "built" / f"{fingerprint}.json", json.dumps(asdict(pair)))
+
+    def put_in_force(self, pair: Pair) -> bool:
+        """Let gateways swap to these artefacts; True unless they are in force already."""
+        pointer = self.path / "current.json"
+        text = json.dumps(asdict(pair))
+        if pointer.is_file() and pointer.read_text() == text:
+            return False
+        write_whole(pointer, text)
+        self._remove_old(pair)
+        return True
+
+    def _remove_old(self, pair: Pair) -> None:
+        for kind, version in zip(_KINDS, (pair.intent, pair.knowledge), strict=True):
+            folder = self.path / kind
+            if folder.is_symlink():
+                # A cache belongs to the flow that shares it.
+                continue
+            others = [path for path in folder.glob("[!.]*") if path.is_dir() and path.name != version]
+            for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_VERSIONS - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
