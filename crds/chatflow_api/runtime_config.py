@@ -99,7 +99,6 @@ class IntentConfig(Config):
     encoder: api.Encoder
     encoder_path: str | None
     confidence: float
-    deadline_s: float
 
 
 class LanguageModelConfig(Config):
@@ -172,7 +171,6 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             encoder=spec.models.intent.encoder,
             encoder_path=spec.models.intent.encoder_path,
             confidence=spec.models.intent.confidence,
-            deadline_s=api.duration_s(spec.models.intent.deadline),
         ),
         llm=_language_model(spec.models.llm),
         backup=_language_model(spec.models.backup),

@@ -468,8 +468,6 @@ class IntentModel(Spec):
     """Folder with model.onnx and tokenizer.json; for encoder onnx."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.85
     """Calibrated probability above which an intent is acted on."""
-    deadline: Annotated[Duration, Within("5ms", "5s")] = "60ms"
-    """A later classification is not waited for; the turn goes on with retrieval alone."""
 
     @model_validator(mode="after")
     def _onnx_has_a_path(self) -> Self:

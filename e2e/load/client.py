@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import functools
 import itertools
 import json
 import statistics
@@ -17,10 +18,9 @@ from collections.abc import Iterator
 
 
 class Load:
-    """What all connections share: the bodies still to send and what came back."""
+    """What all connections share: where the requests go and what came back."""
 
-    def __init__(self, bodies: Iterator[bytes], path: str, host: str, until_s: float) -> None:
-        self.bodies = bodies
+    def __init__(self, path: str, host: str, until_s: float) -> None:
         self.head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: ".encode()
         )
@@ -33,8 +33,9 @@ class Load:
 class Connection(asyncio.Protocol):
     """One keep-alive connection with one request under way."""
 
-    def __init__(self, load: Load, done: asyncio.Future[None]) -> None:
+    def __init__(self, load: Load, bodies: Iterator[bytes], done: asyncio.Future[None]) -> None:
         self._load = load
+        self._bodies = bodies
         self._done = done
         self._buffer = b""
         self._sent_s = 0.0
@@ -73,31 +74,30 @@ class Connection(asyncio.Protocol):
             self._done.set_result(None) if exc is None else self._done.set_exception(exc)
 
     def _send(self) -> None:
-        body = next(self._load.bodies)
+        body = next(self._bodies)
         self._sent_s = time.perf_counter()
         self._transport.write(self._load.head + str(len(body)).encode() + b"\r\n\r\n" + body)
 
 
-def bodies(questions: list[str], turns_per_user: int, run: str, *, is_varied: bool) -> Iterator[bytes]:
-    """Requests without end: a new user every few turns and, when varied, no text twice."""
+def bodies(questions: list[str], connection: int, run: str, *, is_varied: bool) -> Iterator[bytes]:
+    """Requests without end: users of this connection's own, five turns each and, when varied, no text twice."""
     for number in itertools.count():
-        question = questions[number % len(questions)]
-        text = f"{question} {run}{number}" if is_varied else question
-        uid = f"{run}-{number // turns_per_user // 64}-{number % 64}"
-        yield json.dumps({"uid": uid, "message_id": f"{run}-{number}", "text": text}, ensure_ascii=False).encode()
+        question = questions[(number * 7919 + connection) % len(questions)]
+        name = f"{run}-{connection}-{number}"
+        text = f"{question} {name}" if is_varied else question
+        uid = f"{run}-{connection}-{number // 5}"
+        yield json.dumps({"uid": uid, "message_id": name, "text": text}, ensure_ascii=False).encode()
 
 
-async def drive(port: int, path: str, connections: int, seconds: float, source: Iterator[bytes]) -> Load:
-    """Run the load for a time and return what it saw."""
-    load = Load(source, path, f"127.0.0.1:{port}", time.perf_counter() + seconds)
+async def drive(load: Load, port: int, sources: list[Iterator[bytes]]) -> None:
+    """Run the load, a connection for each source, until its time is over."""
     loop = asyncio.get_running_loop()
     ends: list[asyncio.Future[None]] = []
-    for _ in range(connections):
-        end = loop.create_future()
+    for source in sources:
+        end: asyncio.Future[None] = loop.create_future()
         ends.append(end)
-        await loop.create_connection(lambda end=end: Connection(load, end), "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(functools.partial(Connection, load, source, end), "127.0.0.1", port)
     await asyncio.gather(*ends)
-    return load
 
 
 def main() -> None:
@@ -111,8 +111,11 @@ def main() -> None:
     parser.add_argument("--same", action="store_true", help="ask the questions as they are, again and again")
     options = parser.parse_args()
     questions = [line.strip() for line in sys.stdin if line.strip()]
-    source = bodies(questions, 5, options.run, is_varied=not options.same)
-    load = asyncio.run(drive(options.port, options.path, options.connections, options.seconds, source))
+    sources = [
+        bodies(questions, number, options.run, is_varied=not options.same) for number in range(options.connections)
+    ]
+    load = Load(options.path, f"127.0.0.1:{options.port}", time.perf_counter() + options.seconds)
+    asyncio.run(drive(load, options.port, sources))
     quantiles = statistics.quantiles(load.latencies_s, n=100)
     json.dump(
         {

@@ -26,7 +26,7 @@ from chatflow_runtime.domain.reply import Origin, Rung
 from chatflow_runtime.ports import UNKNOWN, Classification, Query
 
 from chatflow_cli.errors import ManifestUnusable
-from chatflow_cli.local.build import BuildFailed, build
+from chatflow_cli.local.artefact_store import ArtefactStore, Pair
 from chatflow_cli.local.build_request import BuildRequest
 from chatflow_cli.local.data_folder import DataFolder
 from chatflow_cli.local.preparation import Options, Prepared, prepare
@@ -41,10 +41,7 @@ def run_trial(options: Options, file: Path | None, progress: Callable[[str], Non
     prepared = prepare(options)
     questions = read_questions(file or prepared.files.folder / QUESTIONS_FILE)
     folder = DataFolder.below(options.data or Path(".chatflow"), prepared.flow.metadata).artefacts
-    try:
-        pair = build(BuildRequest.of(prepared.config, prepared.content), folder, progress)
-    except BuildFailed as error:
-        raise ManifestUnusable(str(error)) from error
+    pair = _built(BuildRequest.of(prepared.config, prepared.content), folder, progress)
     artefacts = ArtefactFolder(folder).load(Versions(knowledge=pair.knowledge, intent=pair.intent))
     trial = _Trial(
         prepared.config,
@@ -54,6 +51,19 @@ def run_trial(options: Options, file: Path | None, progress: Callable[[str], Non
         KnowledgeRetriever(artefacts.index),
     )
     return asyncio.run(trial.judge(questions))
+
+
+def _built(request: BuildRequest, folder: Path, progress: Callable[[str], None]) -> Pair:
+    pair = ArtefactStore(folder).built(request.fingerprint())
+    if pair is not None:
+        return pair
+    # Training brings libraries that take seconds to load.
+    from chatflow_cli.local.build import BuildFailed, build
+
+    try:
+        return build(request, folder, progress)
+    except BuildFailed as error:
+        raise ManifestUnusable(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,10 @@ class Brain:
     retriever: KnowledgeRetriever
 
     @classmethod
-    def of(cls, artefacts: Artefacts, deadline_s: float) -> Brain:
+    def of(cls, artefacts: Artefacts) -> Brain:
         """A brain with its first artefacts."""
         model = artefacts.intent
-        classifier = NoClassifier() if model is None else InProcessClassifier(model, deadline_s)
+        classifier = NoClassifier() if model is None else InProcessClassifier(model)
         return cls(classifier, KnowledgeRetriever(artefacts.index))
 
     def swap(self, artefacts: Artefacts) -> None:
@@ -80,7 +80,7 @@ async def run_gateway(settings: Settings) -> None:
     folder = ArtefactFolder(settings.artefacts_dir)
     versions = folder.current()
     artefacts = await asyncio.to_thread(folder.load, versions)
-    brain = Brain.of(artefacts, settings.config.intent.deadline_s)
+    brain = Brain.of(artefacts)
     async with contextlib.AsyncExitStack() as parts:
         runner = await _runner(settings, brain, metrics, parts)
         app = create_app(settings.config, runner, runner.store, metrics, CLOCK, health)

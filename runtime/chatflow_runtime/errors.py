@@ -16,6 +16,7 @@ ChatFlowError
 │   └── TokenGapTooLong       silence between two tokens
 ├── ActionFailed              a business API failed or was late
 ├── WordListInvalid           a moderation word list cannot be used
+├── SourcesInvalid            files of the knowledge base cannot be read
 └── ArtefactInvalid           a model or an index on disk cannot be used
 """
 
@@ -125,6 +126,17 @@ class WordListInvalid(ChatFlowError):
     """A moderation word list holds a line that is no word."""
 
     code = "word_list_invalid"
+
+
+class SourcesInvalid(ChatFlowError):
+    """Files of the knowledge base cannot be read; `problems` lists all of them, one line each."""
+
+    code = "knowledge_invalid"
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"the knowledge sources have {count}:\n" + "\n".join(f"- {line}" for line in problems))
 
 
 class ArtefactInvalid(ChatFlowError):

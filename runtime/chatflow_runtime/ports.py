@@ -33,7 +33,7 @@ class Classification:
 
 
 UNKNOWN = Classification(intent=None, confidence=0.0, is_in_scope=False)
-"""The classification of a flow without intents, and of one that came too late."""
+"""The classification of a flow without intents."""
 
 
 class Classifier(Protocol):
@@ -113,9 +113,9 @@ class ActionResult:
 class ActionCaller(Protocol):
     """Calls business APIs."""
 
-    async def call(self, action: ActionConfig, slots: Mapping[str, str], message_id: str) -> ActionResult:
-        """The result; ActionFailed when the API fails, is late or may not be called. The message id goes out as
-        Idempotency-Key."""
+    async def call(self, action: ActionConfig, slots: Mapping[str, str], effect_id: str) -> ActionResult:
+        """The result; ActionFailed when the API fails, is late or may not be called. `effect_id` names the
+        effect across retries and goes out as Idempotency-Key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,12 +146,10 @@ class TurnRunner:
     async def _classify(self, text: str) -> Classification:
         began_s = self.dispatcher.clock.monotonic_s()
         found = await self.classifier.classify(text)
-        if found is UNKNOWN:
-            outcome = Classified.LATE
-        else:
+        if found is not UNKNOWN:
             is_sure = found.is_in_scope and found.confidence > self.dispatcher.rules.confidence
             outcome = Classified.SURE if is_sure else Classified.UNSURE
-        self.metrics.classified(outcome, self.dispatcher.clock.monotonic_s() - began_s)
+            self.metrics.classified(outcome, self.dispatcher.clock.monotonic_s() - began_s)
         return found
 
     async def _wait(self, turn: Turn) -> Loaded:

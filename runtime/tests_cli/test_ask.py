@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from chatflow_api.v1alpha1 import Metadata
 from chatflow_cli.local.data_folder import DataFolder
 from chatflow_cli.local.sockets import free_port
@@ -62,6 +63,7 @@ async def up(file: Path) -> AsyncIterator[str]:
             await process.wait()
 
 
+@pytest.mark.timeout(300)
 async def test_a_file_without_an_up_is_started_for_the_question(tiny: Path) -> None:
     status, output, errors = await chatflow("ask", str(tiny), QUESTION, folder=tiny.parent)
     assert (status, errors) == (0, "")
@@ -73,6 +75,7 @@ async def test_a_file_without_an_up_is_started_for_the_question(tiny: Path) -> N
     assert DataFolder.below(tiny.parent / ".chatflow", Metadata(name="tiny")).running() is None
 
 
+@pytest.mark.timeout(300)
 async def test_commands_find_the_flow_that_runs(tiny: Path) -> None:
     async with up(tiny) as url:
         for target in (url, str(tiny)):

@@ -74,7 +74,12 @@ def unsure(name: str) -> Intent:
     [
         pytest.param("你好", Scene.GREETING, Memory(), sure("refund"), Greet(), id="a greeting is greeted"),
         pytest.param(
-            "退款多久到", Scene.GREETING, Memory(), sure("refund"), Answer("refund", is_known=True), id="sure: knowledge"
+            "退款多久到",
+            Scene.GREETING,
+            Memory(),
+            sure("refund"),
+            Answer("refund", is_known=True),
+            id="sure: knowledge",
         ),
         pytest.param(
             "退款多久到", Scene.ANSWER, Memory(), unsure("refund"), Answer(None, is_known=False), id="unsure: model"

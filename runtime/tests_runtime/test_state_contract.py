@@ -200,6 +200,26 @@ async def test_another_message_after_a_dead_owner_s_keeps_its_text_as_unanswered
         assert [message.message_id for message in await case.store.history("u")] == ["m1", "m2", "m2", "m1"]
 
 
+async def test_an_unanswered_message_of_an_ended_conversation_enters_the_new_one_s_history(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        await case.claim(case.turn("m1"))
+        case.time.advance(RULES.lease_ms)
+        await case.answer("m2")
+        case.time.advance(RULES.ttl_ms)
+        await case.answer("m1")
+        assert [message.role for message in await case.store.history("u")] == ["user", "assistant"]
+
+
+async def test_a_message_left_by_a_dead_owner_survives_the_end_of_its_conversation(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        await case.answer("m1")
+        case.time.advance(RULES.ttl_ms - 1)
+        await case.claim(case.turn("m2"))
+        case.time.advance(RULES.lease_ms)
+        claimed = await case.claim(case.turn("m3"))
+        assert [message.message_id for message in claimed.conversation.history] == ["m2"]
+
+
 async def test_a_renewed_lease_holds_and_a_late_owner_that_nobody_replaced_may_commit(open_case: Open) -> None:
     async with open_case(RULES) as case:
         turn = case.turn("m1")
@@ -335,6 +355,31 @@ async def test_a_conversation_whose_owner_died_ends_after_the_lease(open_case: O
         assert retried.conversation == Conversation(revision=1)
 
 
+async def test_a_conversation_begun_again_while_its_predecessor_was_due_still_ends(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        number = partition("u")
+        await case.answer("m1")
+        case.time.advance(RULES.ttl_ms)
+        turn = case.turn("m2")
+        await case.claim(turn)
+        await case.store.release(turn)
+        assert await case.due.sweep(number) == 0, "nothing was said yet that could end"
+        await case.answer("m2")
+        case.time.advance(RULES.ttl_ms - RULES.notice_ms)
+        assert await case.due.sweep(number) == 1
+        case.time.advance(RULES.notice_ms)
+        assert await case.due.sweep(number) == 1
+
+
+async def test_a_notice_long_before_the_end_is_not_late_the_second_time(open_case: Open) -> None:
+    async with open_case(replace(RULES, ttl_ms=10_000, notice_ms=9_000)) as case:
+        number = partition("u")
+        for message_id in ("m1", "m2"):
+            await case.answer(message_id)
+            case.time.advance(1_000)
+            assert await case.due.sweep(number) == 1, message_id
+
+
 async def test_a_late_closing_notice_names_the_seconds_that_are_left(open_case: Open) -> None:
     async with open_case(RULES) as case:
         await case.answer("m1")
@@ -393,6 +438,13 @@ async def test_an_outbox_is_read_from_any_id_on_and_keeps_its_last_entries(open_
         assert [message.message_id for message in await case.store.history("u")] == ["m4", "m4", "m5", "m5", "m6", "m6"]
         assert await case.store.load(case.turn("m3")) == Answered(items[3])
         assert isinstance(await case.store.load(case.turn("m2")), Claimed), "a reply that is gone is not remembered"
+
+
+async def test_a_message_id_is_remembered_for_as_many_turns_as_the_outbox_is_long(open_case: Open) -> None:
+    async with open_case(replace(RULES, outbox_items=8)) as case:
+        items = [(await case.answer(f"m{number}")).item for number in range(9)]
+        assert await case.store.load(case.turn("m1")) == Answered(items[1])
+        assert isinstance(await case.store.load(case.turn("m0")), Claimed)
 
 
 @pytest.mark.parametrize("after", ["", "x", "-", "1-x", "-1", "1-2-3", str(2**64), "٣", "1" * 60])

@@ -274,3 +274,44 @@ async def test_a_closing_notice_is_never_sent_twice_by_two_workers(url: str) -> 
             "reply to m1",
             notice_text("closing", 30),
         ]
+
+
+async def test_a_user_whom_a_slow_worker_takes_again_is_told_once(url: str) -> None:
+    flow, raw = new_flow(), Connection(url, patience=PATIENT)
+    await raw.open()
+    async with server_case(url, flow=flow) as case:
+        number = names.partition("u")
+        await case.answer("m1")
+        case.time.advance(RULES.ttl_ms - RULES.notice_ms)
+        for touched in (1, 0):
+            await raw.call("ZADD", names.due_key(flow, number), case.time.at_ms, "u")
+            assert await case.due.sweep(number) == touched
+        assert len(await case.store.outbox("u", "0")) == 2
+    await raw.close()
+
+
+async def test_an_ended_conversation_is_no_longer_among_the_due(url: str) -> None:
+    flow, raw = new_flow(), Connection(url, patience=PATIENT)
+    await raw.open()
+    async with server_case(url, flow=flow) as case:
+        due_key = names.due_key(flow, names.partition("u"))
+        for number, end in enumerate((Event.SATISFIED, Event.TIMED_OUT, Event.SATISFIED)):
+            await case.answer(f"first {number}")
+            assert await raw.call("ZCARD", due_key) == 1
+            await case.answer(f"second {number}", event=end)
+            await case.store.rate("u", record(kind=RecordKind.RATING))
+            assert await raw.call("ZCARD", due_key) == 0, end
+    await raw.close()
+
+
+async def test_a_long_conversation_takes_no_more_room_than_its_bounds(url: str) -> None:
+    flow, raw = new_flow(), Connection(url, patience=PATIENT)
+    await raw.open()
+    rules = replace(RULES, history_messages=6, outbox_items=8)
+    async with server_case(url, rules, flow) as case:
+        for number in range(64):
+            await case.answer(f"m{number}")
+            assert await raw.call("LLEN", names.history_key(flow, "u")) <= 6 + 8
+            assert await raw.call("XLEN", names.outbox_key(flow, "u")) <= 8 + rules.tidy_turns
+            assert await raw.call("HLEN", names.replies_key(flow, "u")) <= 2 * 8
+    await raw.close()

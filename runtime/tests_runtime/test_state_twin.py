@@ -64,7 +64,14 @@ class Step:
         return Turn(self.uid, message_id, owner=f"o{self.attempt}", text=f"text of {message_id}")
 
 
-VERBS = ("load",) * 6 + ("commit",) * 5 + ("advance",) * 3 + ("sweep", "sweep", "renew", "release", "rate", "look")
+VERBS = (
+    *("answer",) * 4,
+    *("load",) * 4,
+    *("commit",) * 3,
+    *("advance",) * 4,
+    *("sweep",) * 3,
+    *("renew", "release", "rate", "look"),
+)
 STEPS = st.lists(
     st.builds(
         Step,
@@ -103,6 +110,9 @@ class Runner:
     async def _do(self, step: Step) -> Any:
         turn = step.turn
         match step.verb:
+            case "answer":
+                await self._do(replace(step, verb="load"))
+                return await self._do(replace(step, verb="commit"))
             case "load":
                 loaded = await self._store.load(turn)
                 if isinstance(loaded, Claimed):

@@ -106,9 +106,9 @@ class Orders:
     result: ActionResult | ActionFailed = field(default_factory=lambda: ActionResult(True, {"state": "已发货"}))
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    async def call(self, action: ActionConfig, slots: Mapping[str, str], message_id: str) -> ActionResult:
+    async def call(self, action: ActionConfig, slots: Mapping[str, str], effect_id: str) -> ActionResult:
         self.calls.append((action.name, slots["order"]))
-        assert message_id
+        assert effect_id
         if isinstance(self.result, ActionFailed):
             raise self.result
         return self.result

@@ -24,7 +24,7 @@ from .features import Float32
 
 SCHEMA_VERSION = 1
 MANIFEST, WEIGHTS, REPORT_JSON, REPORT_TEXT = "manifest.json", "weights.npz", "report.json", "report.md"
-_ARRAYS = ("words", "pieces", "idf", "rows", "dense", "bias", "probes")
+_ARRAYS = ("words", "pieces", "idf", "rows", "dense", "bias", "mean", "examples", "starts", "probes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class StoredModel:
     threshold: float
     temperature: float
     out_of_scope_bias: float
+    neighbour_weight: float
     unknown_idf: float
     words: tuple[str, ...]
     pieces: tuple[str, ...]
@@ -65,6 +66,12 @@ class StoredModel:
     """(dimensions, labels + 1) weights of the encoder's vector."""
     bias: Float32
     """(labels + 1,)."""
+    mean: Float32
+    """(dimensions,) mean vector of the examples."""
+    examples: NDArray[np.float16]
+    """(n, dimensions) the examples' vectors, centred, of length 1, sorted by class."""
+    starts: NDArray[np.int64]
+    """(labels + 1,) first row of each class in `examples`."""
     probes: Float32
     """(2, dimensions) vectors of `scoring.PROBES`."""
     report: ReportSummary
@@ -85,6 +92,7 @@ class StoredModel:
             "threshold": self.threshold,
             "temperature": self.temperature,
             "outOfScopeBias": self.out_of_scope_bias,
+            "neighbourWeight": self.neighbour_weight,
             "unknownIdf": self.unknown_idf,
         }
 
@@ -97,6 +105,9 @@ class StoredModel:
             "rows": self.rows,
             "dense": self.dense,
             "bias": self.bias,
+            "mean": self.mean,
+            "examples": self.examples,
+            "starts": self.starts,
             "probes": self.probes,
         }
 
@@ -221,6 +232,7 @@ def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         threshold=float(manifest["threshold"]),
         temperature=float(manifest["temperature"]),
         out_of_scope_bias=float(manifest["outOfScopeBias"]),
+        neighbour_weight=float(manifest["neighbourWeight"]),
         unknown_idf=float(manifest["unknownIdf"]),
         words=_unpacked(arrays["words"]),
         pieces=_unpacked(arrays["pieces"]),
@@ -228,6 +240,9 @@ def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         rows=arrays["rows"],
         dense=arrays["dense"],
         bias=arrays["bias"],
+        mean=arrays["mean"],
+        examples=arrays["examples"],
+        starts=arrays["starts"],
         probes=arrays["probes"],
         report=ReportSummary(**report),
     )

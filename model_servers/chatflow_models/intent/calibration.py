@@ -26,10 +26,12 @@ def softmax(logits: Float32) -> Float32:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The bias is added to the last column of logits, out-of-scope; then all are divided by the temperature."""
+    """The bias is added to the last column of logits, out-of-scope, and the likeness to each class's examples times
+    its weight to all; then they are divided by the temperature."""
 
     temperature: float = 1.0
     out_of_scope_bias: float = 0.0
+    neighbour_weight: float = 0.0
 
     def scale(self, weights: Float32) -> Float32:
         """Weights, or a column of a linear model, such that its logits come out divided by the temperature."""
@@ -41,9 +43,9 @@ class Calibration:
         shifted[..., -1] += np.float32(self.out_of_scope_bias)
         return self.scale(shifted)
 
-    def probabilities(self, logits: Float32) -> Float32:
-        """Rows of calibrated probabilities from (n, classes) logits."""
-        return softmax(self.scale_bias(logits))
+    def probabilities(self, logits: Float32, likeness: Float32) -> Float32:
+        """Rows of calibrated probabilities from (n, classes) logits and likeness."""
+        return softmax(self.scale_bias(logits + np.float32(self.neighbour_weight) * likeness))
 
 
 def expected_calibration_error(

@@ -15,6 +15,7 @@ from .calibration import Calibration, softmax
 from .encoders import Encoder, load_encoder
 from .errors import EncoderError
 from .features import Featuriser, Float32
+from .neighbours import Neighbours, centred
 from .text import normalise
 
 ALTERNATIVES = 3
@@ -79,7 +80,10 @@ class IntentModel:
         self.threshold: float = stored.threshold
         self.report: ReportSummary = stored.report
         # The calibration is folded into the weights, so that scoring need not apply it.
-        calibration = Calibration(stored.temperature, stored.out_of_scope_bias)
+        calibration = Calibration(stored.temperature, stored.out_of_scope_bias, stored.neighbour_weight)
+        self._mean = stored.mean
+        self._neighbour_weight = np.float32(calibration.neighbour_weight / calibration.temperature)
+        self._neighbours = Neighbours(stored.examples.astype(np.float32), stored.starts)
         self._scorer = LinearScorer(
             Featuriser(stored.words, stored.pieces, stored.idf, stored.unknown_idf),
             calibration.scale(stored.rows),
@@ -112,7 +116,10 @@ class IntentModel:
             return []
         cleaned = [normalise(text) for text in texts]
         vectors = self.encoder.encode(cleaned)
-        probabilities = softmax(self._scorer.logits(cleaned, vectors))
+        logits = self._scorer.logits(cleaned, vectors)
+        if self._neighbour_weight:
+            logits += self._neighbour_weight * self._neighbours.likeness(centred(vectors, self._mean))
+        probabilities = softmax(logits)
         best = np.argsort(-probabilities[:, :-1], axis=1)[:, :ALTERNATIVES].tolist()
         embeddings = vectors if self.encoder.dimensions else repeat(None)
         return [

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 
 from chatflow_models.intent.encoders import Encoder
 from chatflow_models.intent.features import BLOCKS, Featuriser, Float32
+from chatflow_models.intent.neighbours import centred
 
 from .background import background_questions
 from .examples import CheckedExamples
@@ -75,7 +76,13 @@ def build_corpus(checked: CheckedExamples, encoder: Encoder, on_encoded: Callabl
     return Corpus(
         checked=checked,
         left_out=tuple(question for question, is_alike in zip(candidates, alike, strict=True) if is_alike),
-        problem=Problem(Design(sparse[kept], dense), classes, importance, len(checked.labels) + 1),
+        problem=Problem(
+            Design(sparse[kept], dense),
+            classes,
+            importance,
+            len(checked.labels) + 1,
+            centred(vectors[kept], mean),
+        ),
         featuriser=featuriser,
         mean=mean,
         scale=scale,

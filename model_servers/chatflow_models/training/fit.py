@@ -21,6 +21,7 @@ from chatflow_models.intent.calibration import Calibration
 from chatflow_models.intent.encoders import Encoder
 from chatflow_models.intent.errors import TrainingDataError
 from chatflow_models.intent.features import Float32
+from chatflow_models.intent.neighbours import by_class
 from chatflow_models.intent.scoring import PROBES
 
 from .corpus import Corpus, build_corpus
@@ -101,7 +102,9 @@ def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgr
         weights = corpus.problem.fit(regression, held_out.mean_weights)
     known = held_out.is_held_out
     problem = corpus.problem
-    calibration = fit_calibration(held_out.logits[known], problem.classes[known], problem.importance[known])
+    calibration = fit_calibration(
+        held_out.logits[known], held_out.likeness[known], problem.classes[known], problem.importance[known]
+    )
     tell("fitted", 1.0)
     return _Fitted(corpus, held_out, folds, calibration, weights)
 
@@ -109,7 +112,7 @@ def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgr
 def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: float) -> TrainingReport:
     """The report of a fit; its version is empty until the model is put together."""
     corpus, problem = fitted.corpus, fitted.corpus.problem
-    probabilities = fitted.calibration.probabilities(fitted.held_out.logits)
+    probabilities = fitted.calibration.probabilities(fitted.held_out.logits, fitted.held_out.likeness)
     own = fitted.held_out.is_held_out.copy()
     own[corpus.example_count :] = False
     everyday = fitted.held_out.is_held_out & (np.arange(len(own)) >= corpus.example_count)
@@ -145,6 +148,7 @@ def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: Trainin
     """The model with standardisation and idf folded into its weights."""
     corpus, featuriser = fitted.corpus, fitted.corpus.featuriser
     grams = len(featuriser.idf)
+    order, starts = by_class(corpus.problem.classes, corpus.problem.class_count)
     dense = np.asarray(fitted.weights[grams:-1] * corpus.scale[:, None], dtype=np.float32)
     return StoredModel(
         labels=corpus.checked.labels,
@@ -153,6 +157,7 @@ def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: Trainin
         threshold=threshold,
         temperature=fitted.calibration.temperature,
         out_of_scope_bias=fitted.calibration.out_of_scope_bias,
+        neighbour_weight=fitted.calibration.neighbour_weight,
         unknown_idf=featuriser.unknown_idf,
         words=featuriser.words,
         pieces=featuriser.pieces,
@@ -160,6 +165,9 @@ def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: Trainin
         rows=np.asarray(fitted.weights[:grams] * featuriser.idf[:, None], dtype=np.float32),
         dense=dense,
         bias=np.asarray(fitted.weights[-1] - corpus.mean @ dense, dtype=np.float32),
+        mean=corpus.mean,
+        examples=corpus.problem.vectors[order].astype(np.float16),
+        starts=starts.astype(np.int64),
         probes=encoder.encode(PROBES),
         report=report.summary(OUT_OF_SCOPE),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatflow_models.intent.features import Float32
+from chatflow_models.intent.neighbours import Neighbours
 
 from .solver import Design, Regression, fit_weights
 
@@ -25,6 +26,8 @@ class Problem:
     classes: NDArray[np.intp]
     importance: Float32
     class_count: int
+    vectors: Float32
+    """(n, dimensions) of the encoder, centred, of length 1."""
 
     def fit(self, regression: Regression, start: Float32 | None = None) -> Float32:
         """(width, class_count) weights from all examples."""
@@ -32,7 +35,13 @@ class Problem:
 
     def part(self, chosen: NDArray[np.intp]) -> Problem:
         """The same for some of the examples."""
-        return Problem(self.design.rows(chosen), self.classes[chosen], self.importance[chosen], self.class_count)
+        return Problem(
+            self.design.rows(chosen),
+            self.classes[chosen],
+            self.importance[chosen],
+            self.class_count,
+            self.vectors[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,8 @@ class HeldOut:
 
     logits: Float32
     """(n, classes); rows of examples that were never held out are zero."""
+    likeness: Float32
+    """(n, classes) likeness to the other folds' examples; zero without an encoder."""
     is_held_out: NDArray[np.bool_]
     mean_weights: Float32
     """Mean of the folds' weights: a good start for the final fit."""
@@ -68,6 +79,7 @@ def hold_out(
     """Fits once for every fold, on the other folds; `workers` fits run at a time, which changes no result."""
     folds = [fold for fold in np.unique(fold_of) if fold != ALWAYS_TRAINED]
     logits = np.zeros((len(problem.classes), problem.class_count), dtype=np.float32)
+    likeness = np.zeros_like(logits)
     total = np.zeros((problem.design.width, problem.class_count), dtype=np.float32)
 
     def fit_fold(fold: int) -> Float32:
@@ -77,6 +89,10 @@ def hold_out(
         for fold, weights in zip(folds, pool.map(fit_fold, folds), strict=True):
             held = np.flatnonzero(fold_of == fold)
             logits[held] = problem.design.rows(held).logits(weights)
+            if problem.vectors.shape[1]:
+                others = np.flatnonzero(fold_of != fold)
+                known = Neighbours.of(problem.vectors[others], problem.classes[others], problem.class_count)
+                likeness[held] = known.likeness(problem.vectors[held])
             total += weights
             on_fold()
-    return HeldOut(logits, fold_of != ALWAYS_TRAINED, total / np.float32(max(len(folds), 1)))
+    return HeldOut(logits, likeness, fold_of != ALWAYS_TRAINED, total / np.float32(max(len(folds), 1)))

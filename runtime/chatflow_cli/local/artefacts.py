@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from chatflow_cli.errors import ManifestUnusable
-from chatflow_cli.local.artefact_folder import ArtefactFolder, Pair
+from chatflow_cli.local.artefact_store import ArtefactStore, Pair
 from chatflow_cli.local.build_request import BuildRequest
 from chatflow_cli.local.children import Child, Command
 from chatflow_cli.local.console import Console
@@ -22,9 +22,15 @@ class Artefacts:
 
     def __init__(self, path: Path, console: Console, cache: Path | None = None) -> None:
         """`cache`: the folder of an `up`, to find and leave models in."""
-        self.folder = ArtefactFolder(path)
+        self.folder = ArtefactStore(path)
         self.folder.make(cache)
         self._console = console
+        self._in_force: Pair | None = None
+
+    @property
+    def has_intents(self) -> bool:
+        """Whether an intent model is in force."""
+        return self._in_force is not None and self._in_force.intent is not None
 
     async def build(self, prepared: Prepared) -> bool:
         """Make the artefacts fit the manifest and put them in force; True when that changed something.
@@ -32,10 +38,12 @@ class Artefacts:
         ManifestUnusable with the builder's words when the content cannot be used; the old ones stay in force.
         """
         request = BuildRequest.of(prepared.config, prepared.content)
-        pair = self.folder.built(request.fingerprint())
-        if pair is not None:
-            return self.folder.put_in_force(pair)
-        return self.folder.put_in_force(await self._built(request))
+        pair = self.folder.built(request.fingerprint()) or await self._built(request)
+        if pair == self._in_force:
+            return False
+        self.folder.put_in_force(pair)
+        self._in_force = pair
+        return True
 
     async def _built(self, request: BuildRequest) -> Pair:
         status = await self._run(request)

@@ -17,7 +17,6 @@ from chatflow_models.intent import CachingEncoder, Encoder, IntentError, load_en
 from chatflow_models.training import Example, train
 from chatflow_runtime.adapters.knowledge import (
     Knowledge,
-    KnowledgeIndex,
     SourceFile,
     SourcesInvalid,
     build_index,
@@ -26,7 +25,7 @@ from chatflow_runtime.adapters.knowledge import (
 from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.errors import ArtefactInvalid
 
-from chatflow_cli.local.artefact_folder import ArtefactFolder, Pair
+from chatflow_cli.local.artefact_store import ArtefactStore, Pair
 from chatflow_cli.local.build_request import BuildRequest, digest
 from chatflow_cli.local.data_folder import write_whole
 
@@ -43,7 +42,7 @@ def build(request: BuildRequest, path: Path, progress: Progress) -> Pair:
     Nothing is put in force, so a trial may share the folder with a running flow. BuildFailed when the content cannot be
     used.
     """
-    folder = ArtefactFolder(path)
+    folder = ArtefactStore(path)
     folder.make()
     try:
         knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
@@ -73,7 +72,7 @@ class _Builder:
         self._request = request
         self._folder = folder
         self._progress = progress
-        self._settings = f"{request.encoder} {request.encoder_path} {request.encoder_state}".encode()
+        self._settings = f"{request.encoder} {request.encoder_path} {request.encoder_state} {request.code}".encode()
         self._has_vectors = has_intents and request.encoder != "none"
         self._encoder = cache(self._loaded)
 
@@ -110,7 +109,6 @@ class _Builder:
         since_s = time.monotonic()
         encoder = self._encoder() if self._has_vectors else None
         built = build_index(knowledge, encoder, self._folder / "knowledge")
-        KnowledgeIndex.load(built.folder)
         write_whole(known, built.version)
         self._progress(f"knowledge is indexed in {time.monotonic() - since_s:.1f} s")
         return built.version

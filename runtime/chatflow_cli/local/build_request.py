@@ -6,6 +6,8 @@ Made by `artefacts` and `evaluate`, carried out by `build`.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
+from importlib import util
 from pathlib import Path
 from typing import Self
 
@@ -15,8 +17,8 @@ from chatflow_api.runtime_config import RuntimeConfig
 from chatflow_cli.local.content import Example
 from chatflow_cli.local.references import Content
 
-_SCHEMA = 1
-"""Raised when the same input makes other artefacts."""
+_BUILDERS = ("chatflow_models", "chatflow_runtime.adapters.knowledge")
+"""Packages whose code decides what an artefact looks like."""
 
 
 class KnowledgeFile(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class BuildRequest(msgspec.Struct, frozen=True):
     encoder_path: str | None
     encoder_state: str
     """Size and time of the encoder's files, so that a changed one counts."""
+    code: str
+    """Hash of the code that builds, so that another release builds anew."""
     confidence: float
     examples: tuple[tuple[str, str, str], ...]
     """(text, intent, source)."""
@@ -46,6 +50,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
             encoder=intent.encoder.value,
             encoder_path=intent.encoder_path,
             encoder_state=_state(intent.encoder_path),
+            code=_code(),
             confidence=intent.confidence,
             examples=tuple((example.text, example.intent, example.source) for example in content.examples),
             knowledge=tuple(KnowledgeFile(file.path, file.content) for file in content.knowledge),
@@ -66,7 +71,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
 
     def fingerprint(self) -> str:
         """Twelve hex digits that stand for the whole request."""
-        return digest(str(_SCHEMA).encode(), self.encode())
+        return digest(self.encode())
 
 
 def digest(*parts: bytes) -> str:
@@ -76,6 +81,17 @@ def digest(*parts: bytes) -> str:
         total.update(len(part).to_bytes(8, "big"))
         total.update(part)
     return total.hexdigest()[:12]
+
+
+@cache
+def _code() -> str:
+    files: list[Path] = []
+    for name in _BUILDERS:
+        spec = util.find_spec(name)
+        assert spec is not None, "both are in the same distribution"  # noqa: S101
+        for folder in spec.submodule_search_locations or ():
+            files += sorted(path for path in Path(folder).rglob("*") if path.suffix in (".py", ".txt"))
+    return digest(*(file.read_bytes() for file in files))
 
 
 def _state(folder: str | None) -> str:

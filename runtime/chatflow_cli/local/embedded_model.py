@@ -36,7 +36,9 @@ def model_file() -> Path:
 def model_part(port: int) -> Part:
     """The process that serves the model on a loopback port."""
     model_file()
-    command = Command("llm", [sys.executable, "-m", "chatflow_cli.local.embedded_model", str(port)], {})
+    arguments = [sys.executable, "-m", "chatflow_cli.local.embedded_model", str(port)]
+    # llama.cpp tells every step of every request.
+    command = Command("llm", arguments, {}, is_shown=False)
     return Part(command, partial(answers_ok, _HOST, port, "/health"), _READY_S)
 
 

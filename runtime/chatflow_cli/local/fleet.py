@@ -12,6 +12,8 @@ from chatflow_cli.local.console import Console
 from chatflow_cli.local.kept import Kept, Part, answers_ok
 from chatflow_cli.local.sockets import HeldPort, free_port, reachable
 
+_DRAIN_S = 35.0
+"""A gateway finishes the turns under way within 30 s of being told to end."""
 _READY_S = 120.0
 """A gateway loads its models and runs one real turn before it is ready."""
 
@@ -30,10 +32,13 @@ class Fleet:
         self._worker: Kept | None = None
         self.admin_url = ""
 
-    async def start(self, environment: Mapping[str, str]) -> None:
-        """Start everything at once; PartFailed when one part does not come up."""
+    async def start_worker(self, environment: Mapping[str, str]) -> None:
+        """Start the worker, which needs no artefacts; PartFailed when it does not come up."""
+        self._worker = await Kept.start(self._part("worker", environment, free_port(self._host)), self._console)
+
+    async def start_gateways(self, environment: Mapping[str, str]) -> None:
+        """Start all gateways at once; PartFailed when one of them does not come up."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._start_worker(environment))
             for number in range(self._count):
                 group.create_task(self._start_gateway(number, environment))
 
@@ -49,9 +54,6 @@ class Fleet:
         await asyncio.gather(*(kept.stop() for kept in self._gateways.values()))
         if self._worker is not None:
             await self._worker.stop()
-
-    async def _start_worker(self, environment: Mapping[str, str]) -> None:
-        self._worker = await Kept.start(self._part("worker", environment, free_port(self._host)), self._console)
 
     async def _start_gateway(self, number: int, environment: Mapping[str, str]) -> None:
         self._gateways[number] = await Kept.start(self._gateway_part(number, environment), self._console)
@@ -73,5 +75,5 @@ class Fleet:
             "CHATFLOW_ADMIN_PORT": str(admin_port),
         }
         arguments = [sys.executable, "-m", "chatflow_runtime", "--role", role]
-        command = Command(name or role, arguments, {**environment, **own})
+        command = Command(name or role, arguments, {**environment, **own}, grace_s=_DRAIN_S)
         return Part(command, partial(answers_ok, self._probed_host, admin_port, "/readyz"), _READY_S)

@@ -119,8 +119,8 @@ class ReferenceCheck:
         intents = {example.intent for example in self.content.examples}
         if self.content.knowledge:
             # The readers bring HTML and PDF libraries; a manifest without knowledge does not wait for them.
-            from chatflow_runtime.adapters.knowledge.entries import SourcesInvalid
             from chatflow_runtime.adapters.knowledge.sources import SourceFile, read_files
+            from chatflow_runtime.errors import SourcesInvalid
 
             try:
                 knowledge = read_files(SourceFile(file.path, file.content) for file in self.content.knowledge)

@@ -49,7 +49,7 @@ async def run(options: Options, console: Console) -> None:
                 async for _ in changes(stack, options, stop):
                     await _follow(stack, console)
             await stop.wait()
-            console.say("stopping")
+            console.say("stopping; turns under way are finished, and a second Ctrl-C does not wait for them")
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

@@ -1,6 +1,6 @@
 """A flow as processes on one machine: state server, models, small services, gateways, worker. Called by `up` and `ask`.
 
-start: port and folder -> state server, Procfile, embedded model and artefacts side by side -> gateways and worker
+start: port and folder -> state server, Procfile, embedded model, and artefacts beside them -> worker -> gateways
 change: content -> rebuilt and swapped in place; spec -> new gateway, then the old one ends; Procfile -> that process
 """
 
@@ -74,16 +74,16 @@ class Stack:
         self._folder = self._opened_folder()
         self._artefacts = Artefacts(self._folder.artefacts, self._console, options.artefact_cache)
         self._lay_out(self._prepared)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._start_state())
-            group.create_task(self._start_services(self._prepared.procfile))
-            group.create_task(self._start_embedded())
-            group.create_task(self._artefacts.build(self._prepared))
         self._fleet = Fleet(self._port, options.host, options.gateways, options.admin_port, self._console)
-        self._closing.push_async_callback(self._fleet.stop)
-        self._configure(self._prepared)
-        self._console.say("starting the gateway: it loads its models and answers one question to itself")
-        await self._fleet.start(self._environment)
+        async with asyncio.TaskGroup() as group:
+            building = group.create_task(self._artefacts.build(self._prepared))
+            await self._start_surroundings()
+            self._configure(self._prepared)
+            self._closing.push_async_callback(self._fleet.stop)
+            group.create_task(self._fleet.start_worker(self._environment))
+            await building
+            self._console.say("starting the gateway: it loads its models and answers one question to itself")
+            group.create_task(self._fleet.start_gateways(self._environment))
         shown = reachable(options.host)
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._port.number}"
         self._folder.announce(self.url, self._fleet.admin_url)
@@ -95,6 +95,13 @@ class Stack:
         folder.open()
         self._closing.callback(folder.close)
         return folder
+
+    async def _start_surroundings(self) -> None:
+        """Everything that a gateway talks to."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._start_state())
+            group.create_task(self._start_services(self._prepared.procfile))
+            group.create_task(self._start_embedded())
 
     async def _start_state(self) -> None:
         given = self._options.redis_url or self._prepared.redis_url()
@@ -167,9 +174,12 @@ class Stack:
         CommandFailed when the change cannot be taken over; what ran before keeps running.
         """
         prepared = await asyncio.to_thread(prepare, self._options, self._embedded_port)
+        had_intents = self._artefacts.has_intents
         changed = await self._artefacts.build(prepared)
         changed |= await self._follow_procfile(prepared.procfile)
         must_roll = self._lay_out(prepared)
+        # A gateway decides as it starts whether it classifies at all.
+        must_roll |= had_intents != self._artefacts.has_intents
         before = self._folder.config.read_text(encoding="utf-8"), self._environment
         must_roll |= self._configure(prepared)
         if must_roll:

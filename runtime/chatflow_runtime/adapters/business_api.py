@@ -55,10 +55,10 @@ class BusinessApi:
         self._session = session
         self._secrets = secrets
 
-    async def call(self, action: ActionConfig, slots: Mapping[str, str], message_id: str) -> ActionResult:
+    async def call(self, action: ActionConfig, slots: Mapping[str, str], effect_id: str) -> ActionResult:
         """The API's answer, within the action's timeout, a retry included.
 
-        Sent are the action's own slots alone; `message_id` goes out as Idempotency-Key. 404 is a result: there is no
+        Sent are the action's own slots alone; `effect_id` goes out as Idempotency-Key. 404 is a result: there is no
         such thing. GET, PUT and DELETE are sent once more when the connection fails or the answer is 502, 503 or 504.
         GET follows redirects to allowed hosts. Everything else raises ActionFailed, with no slot value in its message.
         """
@@ -67,11 +67,11 @@ class BusinessApi:
         try:
             async with asyncio.timeout(action.timeout_s):
                 try:
-                    return await self._attempt(action, url, values, message_id)
+                    return await self._attempt(action, url, values, effect_id)
                 except (_Unavailable, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                     if action.method not in _IDEMPOTENT:
                         raise
-                return await self._attempt(action, url, values, message_id)
+                return await self._attempt(action, url, values, effect_id)
         except TimeoutError as error:
             raise _failure(
                 action, f"took longer than {action.timeout_s:g} s", "see its load, or raise timeout"
@@ -82,12 +82,12 @@ class BusinessApi:
             raise _failure(action, f"cannot be reached ({type(error).__name__})", "check that it runs") from error
 
     async def _attempt(
-        self, action: ActionConfig, first: URL, values: Mapping[str, str], message_id: str
+        self, action: ActionConfig, first: URL, values: Mapping[str, str], effect_id: str
     ) -> ActionResult:
         url = self._permitted(action, first, first)
         body = msgspec.json.encode(values) if action.method in _WITH_BODY else None
         for _ in range(MAX_REDIRECTS + 1):
-            headers = self._headers(action, message_id, is_own=url.origin() == first.origin())
+            headers = self._headers(action, effect_id, is_own=url.origin() == first.origin())
             async with self._session.request(
                 action.method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
@@ -96,8 +96,8 @@ class BusinessApi:
                 url = self._permitted(action, first, _target(action, response))
         raise _failure(action, f"redirects more than {MAX_REDIRECTS} times", "write the final address as url")
 
-    def _headers(self, action: ActionConfig, message_id: str, *, is_own: bool) -> dict[str, str]:
-        headers = {"Accept": "application/json", "Idempotency-Key": quote(message_id, safe=_HEADER_SAFE)}
+    def _headers(self, action: ActionConfig, effect_id: str, *, is_own: bool) -> dict[str, str]:
+        headers = {"Accept": "application/json", "Idempotency-Key": quote(effect_id, safe=_HEADER_SAFE)}
         if action.method in _WITH_BODY:
             headers["Content-Type"] = "application/json"
         token = self._secrets.get(action.name)

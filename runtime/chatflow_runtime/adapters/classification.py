@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from chatflow_models.intent import IntentModel
+from chatflow_models.intent import IntentError, IntentModel
 
+from chatflow_runtime.errors import ArtefactInvalid
 from chatflow_runtime.ports import UNKNOWN, Classification
 
-MAX_BATCH = 16
+MAX_BATCH = 32
 """Texts a batch: enough to share the encoder's weight streaming, few enough to keep the loop responsive."""
 
 
 class InProcessClassifier:
-    """Classifies on the event loop. A text that waited longer than `deadline_s` goes unclassified (UNKNOWN)."""
+    """Classifies on the event loop."""
 
-    def __init__(self, model: IntentModel, deadline_s: float) -> None:
+    def __init__(self, model: IntentModel) -> None:
         self._model = model
-        self._deadline_s = deadline_s
-        self._pending: deque[tuple[str, float, asyncio.Future[Classification]]] = deque()
+        self._pending: deque[tuple[str, asyncio.Future[Classification]]] = deque()
         self._is_scheduled = False
 
     @property
@@ -35,22 +35,18 @@ class InProcessClassifier:
         """The classification of a normalised text."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Classification] = loop.create_future()
-        self._pending.append((text, loop.time(), future))
+        self._pending.append((text, future))
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._flush, loop)
         return await future
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        now_s = loop.time()
         batch: list[tuple[str, asyncio.Future[Classification]]] = []
         while self._pending and len(batch) < MAX_BATCH:
-            text, since_s, future = self._pending.popleft()
-            if future.done():
-                continue
-            if now_s - since_s > self._deadline_s:
-                future.set_result(UNKNOWN)
-            else:
+            text, future = self._pending.popleft()
+            # A turn whose user has left is not classified.
+            if not future.done():
                 batch.append((text, future))
         if self._pending:
             loop.call_soon(self._flush, loop)
@@ -60,7 +56,12 @@ class InProcessClassifier:
             self._classify(batch)
 
     def _classify(self, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
-        predictions = self._model.predict([text for text, _ in batch])
+        try:
+            predictions = self._model.predict([text for text, _ in batch])
+        except IntentError as error:
+            for _, future in batch:
+                future.set_exception(ArtefactInvalid(f"the intent model cannot classify: {error}"))
+            return
         for (_, future), prediction in zip(batch, predictions, strict=True):
             future.set_result(
                 Classification(

@@ -5,6 +5,7 @@ Called by `turn` once it owns the message; writes nothing itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -165,7 +166,7 @@ class Dispatcher:
     async def _act(self, question: Question, route: routing.Act) -> _Step:
         action, slots = route.action, dict(route.slots)
         try:
-            result = await self.actions.call(action, slots, question.message_id)
+            result = await self.actions.call(action, slots, _effect_id(question))
             if result.is_found:
                 text = fill(action.reply, slots, result.body)
             else:
@@ -261,6 +262,11 @@ class Dispatcher:
                 "message_id": question.message_id,
             },
         )
+
+
+def _effect_id(question: Question) -> str:
+    """Names the message towards business APIs. Message ids are unique for one user only, and user ids stay inside."""
+    return hashlib.blake2b(f"{question.uid}\0{question.message_id}".encode(), digest_size=16).hexdigest()
 
 
 def _said(text: str) -> Answer:

@@ -74,6 +74,8 @@ class _Stream:
                         self.has_begun = True
                         self._metrics.first_token(self._origin, time.monotonic() - began_s)
                     await self._pass_on(self._moderation.feed(piece.text))
+                    if self._moderation.is_refused:
+                        break
                 else:
                     self._usage = piece
                     self._metrics.tokens(self._origin, piece)

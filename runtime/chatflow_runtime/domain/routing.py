@@ -20,7 +20,7 @@ MAX_ASKED = 3
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What the classifier made of a text; `name` is None when there is no classifier, or it was late."""
+    """What the classifier made of a text; `name` is None when there is no classifier."""
 
     name: str | None
     confidence: float

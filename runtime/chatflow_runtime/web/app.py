@@ -11,6 +11,7 @@ from chatflow_runtime.ports import Clock, ConversationStore
 from chatflow_runtime.web.admin import Health
 from chatflow_runtime.web.chat import Chat
 from chatflow_runtime.web.completions import Completions
+from chatflow_runtime.web.departure import Departures
 from chatflow_runtime.web.dispatch import FastPath
 from chatflow_runtime.web.events import Events
 from chatflow_runtime.web.origins import Origins
@@ -35,7 +36,9 @@ def create_app(
     if health is not None:
         health.on_drain(streams.drain)
     problems = Problems(texts_for(config))
-    services = Services(config, runner, store, metrics, problems, clock, streams, timing or Timing())
+    timing = timing or Timing()
+    departures = Departures(timing.patience_s)
+    services = Services(config, runner, store, metrics, problems, clock, streams, departures, timing)
     origins = Origins(config.gateway.allowed_origins)
     chat = Chat(services)
     routes = {

@@ -33,7 +33,7 @@ class Chat:
         if b"text/event-stream" in exchange.headers.get(b"accept", b""):
             await self._stream(exchange, message)
             return
-        with Departure(exchange.receive, self._services.timing.patience_s):
+        with self._services.departures.patient(exchange.receive):
             item = await self._services.answer(Channel.REST, message)
         await exchange.respond(200, wire.encode(wire.reply_of(item, wire.ChatReply)))
 
@@ -47,7 +47,7 @@ class Chat:
 
     async def _stream(self, exchange: Exchange, message: Incoming) -> None:
         stream = EventStream(exchange)
-        with Departure(exchange.receive, 0, stream.pulse, self._services.timing.pulse_s):
+        with Departure(exchange.receive, stream.pulse, self._services.timing.pulse_s):
             item = await self._services.answer(Channel.SSE, message, stream)
         await stream.write(event_of(item))
         await stream.close()

@@ -46,7 +46,7 @@ class Completions:
         if request.stream:
             await self._stream(exchange, request, message, history)
             return
-        with Departure(exchange.receive, self._services.timing.patience_s):
+        with self._services.departures.patient(exchange.receive):
             item = await self._services.answer(Channel.OPENAI, message, history=history)
         await exchange.respond(200, wire.encode(self._completion(message, item)))
 
@@ -70,7 +70,7 @@ class Completions:
     ) -> None:
         stream = EventStream(exchange)
         chunks = _Chunks(stream, _id_of(message), self._created(), self._services.config.flow.name)
-        with Departure(exchange.receive, 0, stream.pulse, self._services.timing.pulse_s):
+        with Departure(exchange.receive, stream.pulse, self._services.timing.pulse_s):
             item = await self._services.answer(Channel.OPENAI, message, chunks, history)
         reply = wire.reply_of(item, wire.ChatReply)
         if not chunks.has_begun:

@@ -36,7 +36,7 @@ class Events:
         after = position_of(exchange)
         stream = EventStream(exchange)
         try:
-            with self._services.streams.open(Connection.EVENTS), Departure(exchange.receive, 0):
+            with self._services.streams.open(Connection.EVENTS), Departure(exchange.receive):
                 await self._follow(stream, uid, after)
         except Drained:
             await stream.write(b"")

@@ -25,13 +25,15 @@ class ClientLeft(ConnectionError):
     """The client closed the connection; nobody waits for a response any longer."""
 
 
-def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The client's x-request-id if it is 1 to 128 visible ASCII characters, else a new one: random per process, counted
-    within it."""
+def given_request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """The client's x-request-id if it is 1 to 128 visible ASCII characters."""
     given = headers.get(b"x-request-id")
-    if given is None or _REQUEST_ID.fullmatch(given) is None:
-        return f"{_run_id}-{next(_numbers):x}"
-    return given.decode()
+    return None if given is None or _REQUEST_ID.fullmatch(given) is None else given.decode()
+
+
+def new_request_id() -> str:
+    """An id for a request that came without one: random per process, counted within it."""
+    return f"{_run_id}-{next(_numbers):x}"
 
 
 class Exchange:
@@ -40,12 +42,12 @@ class Exchange:
     __slots__ = (
         "_extra",
         "_problems",
+        "_request_id",
         "_send",
         "has_begun",
         "headers",
         "is_over",
         "receive",
-        "request_id",
         "scope",
         "style",
     )
@@ -56,16 +58,23 @@ class Exchange:
         self._send = send
         self._problems = problems
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = request_id_of(self.headers)
+        self._request_id = given_request_id(self.headers)
         self.has_begun = False
         self.is_over = False
         self.style = PROBLEM_STYLE
         """How errors of this route are written."""
         origin = self.headers.get(b"origin")
-        self._extra: Headers = [
-            (b"x-request-id", self.request_id.encode()),
-            *(origins.vary if origin is None else origins.response_headers(origin, self.headers)),
-        ]
+        self._extra: Headers = origins.vary if origin is None else origins.response_headers(origin, self.headers)
+        if self._request_id is not None:
+            self._extra = [*self._extra, _request_id_header(self._request_id)]
+
+    @property
+    def request_id(self) -> str:
+        """The client's own id of the request, or one that is made up once somebody asks."""
+        if self._request_id is None:
+            self._request_id = new_request_id()
+            self._extra = [*self._extra, _request_id_header(self._request_id)]
+        return self._request_id
 
     def query(self, name: str) -> str | None:
         """A query parameter, the last of several."""
@@ -89,7 +98,7 @@ class Exchange:
                 return body
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Begin the response; the request id and the CORS headers join by themselves."""
+        """Begin the response; the request id, where there is one, and the CORS headers join by themselves."""
         self.has_begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers + self._extra})
 
@@ -129,6 +138,10 @@ class Exchange:
         else:
             self.is_over = not message.get("more_body", False)
         await self._send(message)
+
+
+def _request_id_header(request_id: str) -> tuple[bytes, bytes]:
+    return b"x-request-id", request_id.encode()
 
 
 def query_parameter(scope: Scope, name: str) -> str | None:

@@ -100,6 +100,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.ActionFailed: Entry(502, "Business call failed", "The shop's own service gave no answer.", retry_after_s=2),
     errors.ArtefactInvalid: Entry(500, "Model or index cannot be used", _INSIDE),
     errors.WordListInvalid: Entry(500, "Word list cannot be used", _INSIDE),
+    errors.SourcesInvalid: Entry(500, "Knowledge sources cannot be read", _INSIDE),
 }
 """Every public error class; one that a part keeps to itself takes the nearest ancestor's row."""
 

@@ -16,6 +16,7 @@ from chatflow_runtime.metrics import CLIENT_LEFT, Channel, Metrics
 from chatflow_runtime.ports import Clock, ConversationStore, Record, RecordKind
 from chatflow_runtime.sink import DeltaSink
 from chatflow_runtime.web import wire
+from chatflow_runtime.web.departure import Departures
 from chatflow_runtime.web.problems import Problems
 from chatflow_runtime.web.streams import Streams
 
@@ -48,7 +49,7 @@ class Timing:
     pulse_s: float = 15.0
     """Silence after which a sign of life goes out; proxies close silent connections after 60 s or so."""
     patience_s: float = 0.25
-    """A JSON request that takes longer is watched for a client that leaves."""
+    """A JSON request that takes longer than this, or at most twice this, is watched for a client that leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Services:
     problems: Problems
     clock: Clock
     streams: Streams
+    departures: Departures
     timing: Timing
 
     @property

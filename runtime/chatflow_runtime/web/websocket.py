@@ -8,7 +8,7 @@ from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.metrics import Connection
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.dispatch import refused
-from chatflow_runtime.web.exchange import query_parameter, request_id_of
+from chatflow_runtime.web.exchange import given_request_id, new_request_id, query_parameter
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.problems import PROBLEM_STYLE, Problem
 from chatflow_runtime.web.services import Services
@@ -29,7 +29,7 @@ class WebSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: admit or refuse the handshake, then serve until one side closes."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = request_id_of(headers)
+        request_id = given_request_id(headers) or new_request_id()
         await receive()
         try:
             uid = self._admitted(scope, headers)

@@ -1,9 +1,10 @@
 """Knowledge: sources to passages, passages to an index, the index to answers."""
 
-from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, SourcesInvalid, TrainingExample
+from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, TrainingExample
 from chatflow_runtime.adapters.knowledge.index import BuiltIndex, KnowledgeIndex, build_index
 from chatflow_runtime.adapters.knowledge.retriever import KnowledgeRetriever
 from chatflow_runtime.adapters.knowledge.sources import SourceFile, read_files
+from chatflow_runtime.errors import SourcesInvalid
 
 __all__ = [
     "BuiltIndex",

@@ -11,8 +11,6 @@ from typing import Literal
 
 import msgspec
 
-from chatflow_runtime.errors import ChatFlowError
-
 Kind = Literal["pair", "document"]
 
 
@@ -48,17 +46,6 @@ class Knowledge:
 
     entries: tuple[Entry, ...]
     examples: tuple[TrainingExample, ...] = ()
-
-
-class SourcesInvalid(ChatFlowError):
-    """Files of the knowledge base cannot be read; `problems` lists all of them, one line each."""
-
-    code = "knowledge_invalid"
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        self.problems = problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"the knowledge sources have {count}:\n" + "\n".join(f"- {line}" for line in problems))
 
 
 def fingerprint(*parts: str) -> str:

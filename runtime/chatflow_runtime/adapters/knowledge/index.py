@@ -19,6 +19,7 @@ from chatflow_runtime.adapters.knowledge.lexical import LexicalIndex, build_post
 from chatflow_runtime.adapters.knowledge.vectors import (
     EXACT_ROWS,
     Encoder,
+    Similarities,
     VectorIndex,
     build_approximate,
     centred,
@@ -139,8 +140,8 @@ class KnowledgeIndex:
                 else self._fused(query, top_k, None)
                 for number, query in enumerate(queries)
             ]
-        best, answers = self._vectors.all(questions)
-        similar = {number: (best[row], answers[row]) for number, row in rows.items()}
+        compared = self._vectors.all(questions)
+        similar = {number: compared[row] for number, row in rows.items()}
         return [self._fused(query, top_k, similar.get(number)) for number, query in enumerate(queries)]
 
     def _proposed(self, vectors: VectorIndex, query: Query, top_k: int, question: Floats) -> list[Passage]:
@@ -155,7 +156,7 @@ class KnowledgeIndex:
         evidence = _evidence(lexical, vectors.some(question, candidates), len(candidates))
         return self._passages(query, top_k, evidence, scoring.HYBRID.base, candidates)
 
-    def _fused(self, query: Query, top_k: int, similarities: tuple[Floats, Floats] | None) -> list[Passage]:
+    def _fused(self, query: Query, top_k: int, similarities: Similarities | None) -> list[Passage]:
         weights = scoring.LIGHT if similarities is None else scoring.HYBRID
         lexical = self._lexical.scores(query.text)
         if lexical is None and similarities is None:
@@ -192,15 +193,16 @@ def _best(logits: Floats, count: int) -> NDArray[np.intp]:
     return best[np.argsort(-logits[best])]
 
 
-def _evidence(lexical: tuple[Floats, Floats] | None, similarities: tuple[Floats, Floats] | None, count: int) -> Floats:
+def _evidence(lexical: tuple[Floats, Floats] | None, similarities: Similarities | None, count: int) -> Floats:
     """What speaks for each of `count` entries, before the base and the intent."""
     weights = scoring.LIGHT if similarities is None else scoring.HYBRID
-    words: Floats = np.zeros(count, dtype=np.float32)
+    evidence: Floats = np.zeros(count, dtype=np.float32)
     if lexical is not None:
-        words = weights.entry * lexical[0] + weights.variant * lexical[1]
+        evidence = weights.entry * lexical[0] + weights.variant * lexical[1]
     if similarities is not None:
-        words = words + weights.question * similarities[0] + weights.answer * similarities[1]
-    return words
+        evidence = evidence + weights.question * similarities.best + weights.questions * similarities.mean
+        evidence = evidence + weights.answer * similarities.answer
+    return evidence
 
 
 def _passage(entry: Entry, score: float) -> Passage:

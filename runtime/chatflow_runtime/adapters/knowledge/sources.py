@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from chatflow_runtime.adapters.knowledge.documents import Document, chunks
-from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, SourcesInvalid, TrainingExample
+from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, TrainingExample
 from chatflow_runtime.adapters.knowledge.html import read_html
 from chatflow_runtime.adapters.knowledge.markdown import read_markdown
 from chatflow_runtime.adapters.knowledge.pairs import PairReader
 from chatflow_runtime.adapters.knowledge.plain import read_pdf, read_text
+from chatflow_runtime.errors import SourcesInvalid
 
 PAIR_ENDINGS = frozenset({"yaml", "yml", "jsonl", "csv"})
 DOCUMENT_ENDINGS = frozenset({"md", "markdown", "html", "htm", "txt", "pdf"})

@@ -1,4 +1,4 @@
-"""Similarity by sentence vectors: of a question with every question variant, and with every answer.
+"""Similarity by sentence vectors: of a question with every question variant, their mean, and every answer.
 
 Up to EXACT_ROWS vectors one matrix product compares all of them. Above that faiss proposes entries, and the same exact
 similarity is computed for those alone, so scores mean the same in both. `index` builds, stores and loads it.
@@ -7,6 +7,7 @@ similarity is computed for those alone, so scores mean the same in both. `index`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +71,18 @@ def _encode(texts: list[str], encoder: Encoder) -> Floats:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Similarities:
+    """Cosines of a question with entries, (E,) each."""
+
+    best: Floats
+    """With the nearest question variant."""
+    mean: Floats
+    """With the mean of all variants."""
+    answer: Floats
+    """With title and text."""
+
+
 class VectorIndex:
     """Compares centred questions with the rows of `encoded`. `owners` gives each variant's entry, ascending.
 
@@ -85,6 +98,8 @@ class VectorIndex:
         self._owners = owners
         self._approximate = approximate
         self._exact = rows.astype(np.float32) if approximate is None else None
+        if self._exact is not None:
+            self._lengths = _sum_lengths(self._exact[: len(owners)], self._first[:-1])
 
     @property
     def dimension(self) -> int:
@@ -96,12 +111,14 @@ class VectorIndex:
         """Whether every entry is compared."""
         return self._exact is not None
 
-    def all(self, questions: Floats) -> tuple[Floats, Floats]:
-        """(similarity of each entry's best variant, of its text), both (n, E), for centred questions (n, d)."""
+    def all(self, questions: Floats) -> list[Similarities]:
+        """Centred questions (n, d) compared with every entry."""
         assert self._exact is not None  # noqa: S101
         products = questions @ self._exact.T
-        best = np.maximum.reduceat(products[:, : self._variant_count], self._first[:-1], axis=1)
-        return best, products[:, self._variant_count :]
+        variants = products[:, : self._variant_count]
+        best = np.maximum.reduceat(variants, self._first[:-1], axis=1)
+        mean = np.add.reduceat(variants, self._first[:-1], axis=1) / self._lengths
+        return [Similarities(*parts) for parts in zip(best, mean, products[:, self._variant_count :], strict=True)]
 
     def proposed(self, question: Floats) -> Integers:
         """The entries that faiss finds nearest to a centred question (d,)."""
@@ -111,13 +128,24 @@ class VectorIndex:
         owners = np.where(is_variant, self._owners[np.where(is_variant, rows, 0)], rows - self._variant_count)
         return np.unique(owners).astype(np.int32)
 
-    def some(self, question: Floats, entries: Integers) -> tuple[Floats, Floats]:
-        """The same as `all`, (k,) each, for some entries and one question."""
+    def some(self, question: Floats, entries: Integers) -> Similarities:
+        """A centred question (d,) compared with some entries."""
         counts = self._first[entries + 1] - self._first[entries]
         starts = np.append(0, np.cumsum(counts)[:-1])
-        rows = np.arange(counts.sum()) + np.repeat(self._first[entries] - starts, counts)
-        best = np.maximum.reduceat(self._rows[rows].astype(np.float32) @ question, starts)
-        return best, self._rows[self._variant_count + entries].astype(np.float32) @ question
+        numbers = np.arange(counts.sum()) + np.repeat(self._first[entries] - starts, counts)
+        rows = self._rows[numbers].astype(np.float32)
+        products = rows @ question
+        return Similarities(
+            best=np.maximum.reduceat(products, starts),
+            mean=np.divide(np.add.reduceat(products, starts), _sum_lengths(rows, starts), dtype=np.float32),
+            answer=self._rows[self._variant_count + entries].astype(np.float32) @ question,
+        )
+
+
+def _sum_lengths(rows: Floats, starts: NDArray[np.intp]) -> Floats:
+    """Lengths of the sums of consecutive rows. A product with a sum, over this, is the cosine with their mean."""
+    lengths: Floats = np.maximum(np.linalg.norm(np.add.reduceat(rows, starts), axis=1), np.float32(1e-6))
+    return lengths
 
 
 def build_approximate(rows: Halves, path: Path) -> None:

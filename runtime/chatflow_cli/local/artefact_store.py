@@ -31,7 +31,7 @@ class Pair:
     knowledge: str
 
 
-class ArtefactFolder:
+class ArtefactStore:
     """One flow's folder."""
 
     def __init__(self, path: Path) -> None:
@@ -61,15 +61,10 @@ class ArtefactFolder:
         """Remember what a request led to."""
         write_whole(self.path / "built" / f"{fingerprint}.json", json.dumps(asdict(pair)))
 
-    def put_in_force(self, pair: Pair) -> bool:
-        """Let gateways swap to these artefacts; True unless they are in force already."""
-        pointer = self.path / "current.json"
-        text = json.dumps(asdict(pair))
-        if pointer.is_file() and pointer.read_text() == text:
-            return False
-        write_whole(pointer, text)
+    def put_in_force(self, pair: Pair) -> None:
+        """Let gateways swap to these artefacts, and remove those of long ago."""
+        write_whole(self.path / "current.json", json.dumps(asdict(pair)))
         self._remove_old(pair)
-        return True
 
     def _remove_old(self, pair: Pair) -> None:
         for kind, version in zip(_KINDS, (pair.intent, pair.knowledge), strict=True):
