@@ -66,7 +66,7 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
             complaints.append(message.text)
 
     def open_page(**options: Any) -> Page:
-        settings = {"viewport": {"width": 1280, "height": 860}, "locale": "zh-CN"}
+        settings = {"viewport": {"width": 1280, "height": 860}, "locale": "zh-CN", "reduced_motion": "reduce"}
         contexts.append(browser.new_context(**{**settings, **options}))
         page = contexts[-1].new_page()
         page.set_default_timeout(15_000)

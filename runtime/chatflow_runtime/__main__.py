@@ -6,11 +6,15 @@ import argparse
 import os
 import sys
 
-import uvloop
+# A turn's matrices are small: more BLAS threads cost many times what they save. numpy reads this when it is imported.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
-from chatflow_runtime import bootstrap, logs
-from chatflow_runtime.errors import ChatFlowError
-from chatflow_runtime.settings import Settings, SettingsInvalid
+import uvloop  # noqa: E402
+
+from chatflow_runtime import bootstrap, logs  # noqa: E402
+from chatflow_runtime.errors import ChatFlowError  # noqa: E402
+from chatflow_runtime.settings import Settings, SettingsInvalid  # noqa: E402
 
 
 def main() -> int:

@@ -9,10 +9,8 @@ from pathlib import PurePosixPath
 
 from chatflow_runtime.adapters.knowledge.documents import Document, chunks
 from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge, TrainingExample
-from chatflow_runtime.adapters.knowledge.html import read_html
-from chatflow_runtime.adapters.knowledge.markdown import read_markdown
 from chatflow_runtime.adapters.knowledge.pairs import PairReader
-from chatflow_runtime.adapters.knowledge.plain import read_pdf, read_text
+from chatflow_runtime.adapters.knowledge.plain import read_text
 from chatflow_runtime.errors import SourcesInvalid
 
 PAIR_ENDINGS = frozenset({"yaml", "yml", "jsonl", "csv"})
@@ -81,15 +79,24 @@ def _add_document(file: SourceFile, ending: str, entries: dict[str, tuple[str, E
 
 
 def _document(file: SourceFile, ending: str, problems: list[str]) -> Document | None:
+    # Parsers are imported when a file wants them: a gateway reads none, and they take most of a second to import.
     title = PurePosixPath(file.path).stem
     if ending == "pdf":
+        from chatflow_runtime.adapters.knowledge.pdf import read_pdf
+
         return read_pdf(file.content, title)
     text = _decoded(file, problems)
     if text is None:
         return None
     if ending in {"md", "markdown"}:
+        from chatflow_runtime.adapters.knowledge.markdown import read_markdown
+
         return read_markdown(text, title)
-    return read_html(text, title) if ending in {"html", "htm"} else read_text(text, title)
+    if ending in {"html", "htm"}:
+        from chatflow_runtime.adapters.knowledge.html import read_html
+
+        return read_html(text, title)
+    return read_text(text, title)
 
 
 def _decoded(file: SourceFile, problems: list[str]) -> str | None:
