@@ -84,7 +84,7 @@ def bodies(questions: list[str], connection: int, run: str, *, is_varied: bool) 
     for number in itertools.count():
         question = questions[(number * 7919 + connection) % len(questions)]
         name = f"{run}-{connection}-{number}"
-        text = f"{question} {name}" if is_varied else question
+        text = f"{question} {connection:02d}{number:05d}" if is_varied else question
         uid = f"{run}-{connection}-{number // 5}"
         yield json.dumps({"uid": uid, "message_id": name, "text": text}, ensure_ascii=False).encode()
 

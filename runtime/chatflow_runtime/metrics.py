@@ -7,12 +7,18 @@ small.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from chatflow_runtime.domain.ladder import RUNG_OF
-from chatflow_runtime.domain.reply import Origin, Reply, Rung, Usage
+from chatflow_runtime.domain.reply import Origin, Reply, Usage
 
 TURN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """From a cached answer to a turn that waited in the queue behind others."""
@@ -44,97 +50,136 @@ class Classified(StrEnum):
     SURE = "sure"
     """In scope, and above the manifest's confidence."""
     UNSURE = "unsure"
+    LATE = "late"
+    """Not waited for any longer; the turn went on with retrieval alone."""
+    FAILED = "failed"
 
 
 CLIENT_LEFT = "client_left"
 """The code of a turn whose client closed the connection before the reply."""
 
 
+class Tally(Collector):
+    """A counter by labels. Everything that counts runs on one event loop, so that a dictionary does what
+    prometheus_client's own counter needs a lock, a child and several calls for; a turn moves six of them."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._counts: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+        registry.register(self)
+
+    def add(self, *values: str, by: float = 1) -> None:
+        """Count, under the labels' values."""
+        self._counts[values] = self._counts.get(values, 0) + by
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """What a scrape reads."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in list(self._counts.items()):
+            family.add_metric(values, count)
+        yield family
+
+
+class Spread(Collector):
+    """A histogram by labels, of durations in seconds; lean for the same reason."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, bounds_s: Sequence[float], labels: Sequence[str] = ()
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._bounds_s = bounds_s
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums_s: dict[tuple[str, ...], float] = {}
+        registry.register(self)
+
+    def add(self, seconds: float, *values: str) -> None:
+        """Observe a duration, under the labels' values."""
+        counts = self._counts.get(values)
+        if counts is None:
+            counts = self._counts[values] = [0] * (len(self._bounds_s) + 1)
+            self._sums_s[values] = 0.0
+        counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sums_s[values] += seconds
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """What a scrape reads."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
+        for values, counts in list(self._counts.items()):
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            family.add_metric(values, buckets, self._sums_s[values])
+        yield family
+
+
 class Metrics:
     """The runtime's metrics in one registry. Durations are in seconds."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
         self._define_turns(registry)
         self._define_answers(registry)
         self._define_edges(registry)
         ProcessCollector(registry=registry)
-        # Looking children up by their labels costs more than counting; the hot ones are kept.
-        self._turn_children: dict[tuple[Channel, Rung, Origin], Counter] = {}
-        self._seconds_children: dict[tuple[Channel, Rung], Histogram] = {}
-        self._answer_children = {
-            origin: self._answers.labels(rung.value, origin.value) for origin, rung in RUNG_OF.items()
-        }
-        self._classified_children = {outcome: self._classifications.labels(outcome.value) for outcome in Classified}
-        self._cache_children = {is_hit: self._cache.labels("hit" if is_hit else "miss") for is_hit in (True, False)}
 
     def _define_turns(self, registry: CollectorRegistry) -> None:
-        self._turns = Counter("chatflow_turns", "Messages answered.", ("channel", "rung", "origin"), registry=registry)
-        self._seconds = Histogram(
+        self._turns = Tally(registry, "chatflow_turns", "Messages answered.", ("channel", "rung", "origin"))
+        self._turn_seconds = Spread(
+            registry,
             "chatflow_turn_seconds",
             "From the message to its whole reply, waiting in the queue included.",
+            TURN_BUCKETS_S,
             ("channel", "rung"),
-            buckets=TURN_BUCKETS_S,
-            registry=registry,
         )
-        self._failures = Counter(
+        self._failures = Tally(
+            registry,
             "chatflow_turn_failures",
             "Messages that got a problem instead of a reply, by its code; client_left when nobody waited any longer.",
             ("channel", "code"),
-            registry=registry,
         )
         self._turns_in_flight = 0
         in_flight = Gauge("chatflow_turns_in_flight", "Messages being answered or waiting.", registry=registry)
-        # Read when it is scraped: a gauge that is set twice a turn would cost 2 us more.
         in_flight.set_function(lambda: self._turns_in_flight)
-        self._shed = Counter("chatflow_shed", "New conversations turned away under load.", registry=registry)
-        self._claims_lost = Counter(
-            "chatflow_claims_lost", "Turns decided again because another owner had taken over.", registry=registry
+        self._shed = Tally(registry, "chatflow_shed", "New conversations turned away under load.")
+        self._claims_lost = Tally(
+            registry, "chatflow_claims_lost", "Turns decided again because another owner had taken over."
         )
 
     def _define_answers(self, registry: CollectorRegistry) -> None:
-        self._answers = Counter(
-            "chatflow_answers",
-            "Answers made, each once however often it is sent.",
-            ("rung", "origin"),
-            registry=registry,
+        self._answers = Tally(
+            registry, "chatflow_answers", "Answers made, each once however often it is sent.", ("rung", "origin")
         )
-        self._first_token = Histogram(
+        self._first_token = Spread(
+            registry,
             "chatflow_first_token_seconds",
             "From asking a language model to its first token.",
+            MODEL_BUCKETS_S,
             ("origin",),
-            buckets=MODEL_BUCKETS_S,
-            registry=registry,
         )
-        self._model_errors = Counter(
-            "chatflow_model_errors",
-            "Language models that gave no whole answer.",
-            ("origin", "code"),
-            registry=registry,
+        self._model_errors = Tally(
+            registry, "chatflow_model_errors", "Language models that gave no whole answer.", ("origin", "code")
         )
-        self._tokens = Counter(
-            "chatflow_tokens", "Tokens, as the models' servers counted them.", ("origin", "kind"), registry=registry
+        self._tokens = Tally(
+            registry, "chatflow_tokens", "Tokens, as the models' servers counted them.", ("origin", "kind")
         )
-        self._action_errors = Counter(
-            "chatflow_action_errors", "Business calls that failed.", ("action",), registry=registry
-        )
-        self._classifications = Counter(
-            "chatflow_classifications", "Intent classifications.", ("outcome",), registry=registry
-        )
-        self._classification_seconds = Histogram(
+        self._action_errors = Tally(registry, "chatflow_action_errors", "Business calls that failed.", ("action",))
+        self._classifications = Tally(registry, "chatflow_classifications", "Intent classifications.", ("outcome",))
+        self._classification_seconds = Spread(
+            registry,
             "chatflow_classification_seconds",
             "Time a turn waited for its classification.",
-            buckets=CLASSIFICATION_BUCKETS_S,
-            registry=registry,
+            CLASSIFICATION_BUCKETS_S,
         )
-        self._cache = Counter("chatflow_answer_cache", "Look-ups in the answer cache.", ("result",), registry=registry)
+        self._cache = Tally(registry, "chatflow_answer_cache", "Look-ups in the answer cache.", ("result",))
 
     def _define_edges(self, registry: CollectorRegistry) -> None:
-        self._store_errors = Counter(
-            "chatflow_store_errors", "Calls to the state server that failed.", ("code",), registry=registry
+        self._store_errors = Tally(
+            registry, "chatflow_store_errors", "Calls to the state server that failed.", ("code",)
         )
         self._connections = Gauge("chatflow_connections", "Open streams.", ("kind",), registry=registry)
-        self._ratings = Counter("chatflow_ratings", "Ratings given.", ("score",), registry=registry)
+        self._ratings = Tally(registry, "chatflow_ratings", "Ratings given.", ("score",))
 
     def turn_began(self) -> None:
         """A message came in on any channel."""
@@ -146,61 +191,54 @@ class Metrics:
 
     def turn_answered(self, channel: Channel, reply: Reply, seconds: float) -> None:
         """A reply went out on a channel."""
-        key = (channel, reply.rung, reply.origin)
-        turns = self._turn_children.get(key)
-        if turns is None:
-            turns = self._turn_children[key] = self._turns.labels(*key)
-        turns.inc()
-        durations = self._seconds_children.get(key[:2])
-        if durations is None:
-            durations = self._seconds_children[key[:2]] = self._seconds.labels(*key[:2])
-        durations.observe(seconds)
+        self._turns.add(channel, reply.rung, reply.origin)
+        self._turn_seconds.add(seconds, channel, reply.rung)
 
     def turn_failed(self, channel: Channel, code: str) -> None:
         """A problem went out instead, or nothing because the client had left."""
-        self._failures.labels(channel.value, code).inc()
+        self._failures.add(channel, code)
 
     def shed(self) -> None:
         """A new conversation was turned away."""
-        self._shed.inc()
+        self._shed.add()
 
     def claim_lost(self) -> None:
         """A turn is decided again."""
-        self._claims_lost.inc()
+        self._claims_lost.add()
 
     def answered(self, origin: Origin) -> None:
         """An answerer gave an answer."""
-        self._answer_children[origin].inc()
+        self._answers.add(RUNG_OF[origin], origin)
 
     def first_token(self, origin: Origin, seconds: float) -> None:
         """A language model began to answer."""
-        self._first_token.labels(origin.value).observe(seconds)
+        self._first_token.add(seconds, origin)
 
     def model_error(self, origin: Origin, code: str) -> None:
         """A language model was too late, broke off or refused."""
-        self._model_errors.labels(origin.value, code).inc()
+        self._model_errors.add(origin, code)
 
     def tokens(self, origin: Origin, usage: Usage) -> None:
         """A language model's server told what an answer took."""
-        self._tokens.labels(origin.value, "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(origin.value, "completion").inc(usage.completion_tokens)
+        self._tokens.add(origin, "prompt", by=usage.prompt_tokens)
+        self._tokens.add(origin, "completion", by=usage.completion_tokens)
 
     def action_error(self, action: str) -> None:
         """A business call failed."""
-        self._action_errors.labels(action).inc()
+        self._action_errors.add(action)
 
     def classified(self, outcome: Classified, seconds: float) -> None:
         """A classification came, or was given up."""
-        self._classified_children[outcome].inc()
-        self._classification_seconds.observe(seconds)
+        self._classifications.add(outcome)
+        self._classification_seconds.add(seconds)
 
     def cache_lookup(self, *, is_hit: bool) -> None:
         """The answer cache was asked."""
-        self._cache_children[is_hit].inc()
+        self._cache.add("hit" if is_hit else "miss")
 
     def store_error(self, code: str) -> None:
         """The state server did not answer, or not as it should."""
-        self._store_errors.labels(code).inc()
+        self._store_errors.add(code)
 
     def opened(self, kind: Connection) -> None:
         """A stream was opened."""
@@ -212,4 +250,4 @@ class Metrics:
 
     def rated(self, score: int) -> None:
         """A user rated; the score lies within the manifest's scale of at most 10."""
-        self._ratings.labels(str(score)).inc()
+        self._ratings.add(str(score))

@@ -17,6 +17,7 @@ _TYPICAL_LOG_TEMPERATURE, _LOG_TEMPERATURE_SPREAD, _BIAS_SPREAD = -0.5, 0.5, 2.0
 """Where they usually lie: normal priors, which decide for a handful of questions and fade with hundreds."""
 _NEIGHBOUR_SPREAD = 10.0
 """Likeness lies in -1 to 1, so a weight of some tens is much."""
+_FIRST_STEPS = (0.3, 1.0, 5.0)
 _BOUNDS = ((-3.0, 2.0), (-10.0, 10.0), (0.0, 60.0))
 
 
@@ -53,6 +54,8 @@ def fit_calibration(logits: Float32, likeness: Float32, classes: NDArray[np.intp
         surprise = (parameters - typical) / spread
         return float(-share @ ((1 - doubt) * np.log(right) + doubt * np.log1p(-right)) + surprise @ surprise / 2 / seen)
 
-    first = typical + np.array([0.0, 0.0, 5.0 if has_neighbours else 0.0])
-    best = minimize(loss, first, method="Nelder-Mead", bounds=_BOUNDS, options={"xatol": 1e-3, "fatol": 1e-7})
+    # The default simplex hardly moves along a number that starts at 0, and would stop there.
+    simplex = typical + np.vstack([np.zeros(3), np.diag(_FIRST_STEPS)])
+    options = {"xatol": 1e-3, "fatol": 1e-7, "initial_simplex": simplex}
+    best = minimize(loss, typical, method="Nelder-Mead", bounds=_BOUNDS, options=options)
     return calibration(best.x)

@@ -81,7 +81,8 @@ class PatientDeparture(Departure):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._departures.leave(self)
-        super().__exit__(kind, error, trace)
+        if self._watcher is not None:
+            super().__exit__(kind, error, trace)
 
 
 class Departures:

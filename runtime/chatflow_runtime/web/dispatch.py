@@ -41,31 +41,33 @@ class FastPath:
         """ASGI."""
         kind = scope["type"]
         if kind == "http":
-            await self._http(Exchange(scope, receive, send, self._origins, self._problems))
+            exchange = Exchange(scope, receive, send, self._origins, self._problems)
+            try:
+                route = self._routes.get(scope["path"])
+                if route is not None and scope["method"] == route[0]:
+                    await route[1](exchange)
+                else:
+                    await self._other(exchange, route)
+            except Exception as error:
+                await self._fail(exchange, error)
         elif kind == "websocket":
             await self._sockets.get(scope["path"], self._behind)(scope, receive, send)
         else:
             await self._behind(scope, receive, send)
 
-    async def _http(self, exchange: Exchange) -> None:
-        try:
-            await self._route(exchange)
-        except ClientLeft:
+    async def _fail(self, exchange: Exchange, error: Exception) -> None:
+        if isinstance(error, ClientLeft):
             return
-        except ChatFlowError as error:
-            if entry_of(type(error)).status >= 500:
-                log.warning("request_failed", **_fields(exchange), code=error.code, reason=str(error))
-            await exchange.fail(error)
-        except Exception:
-            log.exception("request_broke", **_fields(exchange))
-            await exchange.fail(ChatFlowError())
+        if not isinstance(error, ChatFlowError):
+            log.error("request_broke", **_fields(exchange), exc_info=error)
+            error = ChatFlowError()
+        elif entry_of(type(error)).status >= 500:
+            log.warning("request_failed", **_fields(exchange), code=error.code, reason=str(error))
+        await exchange.fail(error)
 
-    async def _route(self, exchange: Exchange) -> None:
+    async def _other(self, exchange: Exchange, route: tuple[str, Handler] | None) -> None:
         scope = exchange.scope
-        route = self._routes.get(scope["path"])
-        if route is not None and scope["method"] == route[0]:
-            await route[1](exchange)
-        elif scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
             await self._preflight(exchange)
         elif route is None:
             scope[REQUEST_ID] = exchange.request_id

@@ -111,9 +111,12 @@ class Exchange:
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Headers | None = None
     ) -> None:
         """The whole response."""
-        own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-        await self.start(status, own if headers is None else own + headers)
-        await self.write(body, more=False)
+        self.has_begun = self.is_over = True
+        own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *self._extra]
+        if headers is not None:
+            own += headers
+        await self._send({"type": "http.response.start", "status": status, "headers": own})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def fail(self, error: ChatFlowError, headers: Headers | None = None) -> None:
         """Answer with a problem: as a response, or as the last event of a stream that has begun."""
