@@ -10,9 +10,9 @@ from chatflow_models.intent.calibration import Calibration
 from chatflow_models.intent.features import Float32
 
 OUT_OF_SCOPE_SHARE = 0.1
-"""Weight of out-of-scope questions in the calibration, 0 to 1; their share among the examples means nothing. Chosen on
-CLINC150's validation split: 0.05 costs half a point of in-scope accuracy there and holds back no more of its
-out-of-scope questions at the default threshold."""
+"""Weight of out-of-scope questions in the calibration, 0 to 1; their share among the examples means nothing. More holds
+back more of them, at the price of in-scope accuracy where out-of-scope is counted among the answers: on CLINC150's
+validation split 0.01 gives .959 and 5 % of its out-of-scope questions above 0.85, 0.1 gives .948 and 3 %."""
 _TYPICAL_LOG_TEMPERATURE, _LOG_TEMPERATURE_SPREAD, _BIAS_SPREAD = -0.5, 0.5, 2.0
 """Where they usually lie: normal priors, which decide for a handful of questions and fade with hundreds."""
 _NEIGHBOUR_SPREAD = 10.0

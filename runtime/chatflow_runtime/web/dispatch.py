@@ -48,7 +48,7 @@ class FastPath:
                     await route[1](exchange)
                 else:
                     await self._other(exchange, route)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  The edge: whatever went wrong, the client gets a problem.
                 await self._fail(exchange, error)
         elif kind == "websocket":
             await self._sockets.get(scope["path"], self._behind)(scope, receive, send)
