@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -56,6 +58,6 @@ def fit_calibration(logits: Float32, likeness: Float32, classes: NDArray[np.intp
 
     # The default simplex hardly moves along a number that starts at 0, and would stop there.
     simplex = typical + np.vstack([np.zeros(3), np.diag(_FIRST_STEPS)])
-    options = {"xatol": 1e-3, "fatol": 1e-7, "initial_simplex": simplex}
+    options: Any = {"xatol": 1e-3, "fatol": 1e-7, "initial_simplex": simplex}
     best = minimize(loss, typical, method="Nelder-Mead", bounds=_BOUNDS, options=options)
     return calibration(best.x)
