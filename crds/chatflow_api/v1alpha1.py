@@ -274,7 +274,9 @@ class HttpMethod(StrEnum):
 class HttpCall(Spec):
     """A call to a business API."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^{}\x00-\x20/?#]+([/?][^\x00-\x20#]*)?$", max_length=1000)]
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[^{}\x00-\x20/?#]+([/?][^\x00-\x20#]*)?$", max_length=1000)
+    ]
     """URL with {slot} placeholders in path and query, never in the host; values are percent-encoded."""
     method: HttpMethod = HttpMethod.GET
     """HTTP method. POST, PUT and PATCH send the slots as a JSON object."""
@@ -487,7 +489,9 @@ class IntentModel(Spec):
 class OpenAIEndpoint(Spec):
     """A service that speaks the OpenAI chat-completions protocol: vLLM, Ollama, a hosted model."""
 
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\x00-\x20]+$", max_length=1000)] = Field(alias="baseURL")
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\x00-\x20]+$", max_length=1000)] = Field(
+        alias="baseURL"
+    )
     """Address up to and including the version, for example http://vllm:8000/v1."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     """Name of the model there."""
