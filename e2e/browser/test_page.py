@@ -5,41 +5,33 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from chatflow_api.names import partition
 from playwright.sync_api import Page, expect
+from tests_cli.shop_process import LiveShop
 from tests_runtime.web_gateway import MARKUP, REFUND, SLOW, Gateway
 from tests_runtime.web_page import NewPage, replies, say, status, streaming, uid_of
-from tests_runtime.web_script import Step, script
+from tests_runtime.web_script import CONVERSATION, MODEL_SAYS
 
 MASCOT = "您好，我们的吉祥物叫禾禾，是一株会走路的稻苗。"
 
 
-@pytest.fixture(scope="module")
-def base_url(gateway: Gateway) -> str:
-    """What the conversation is held with."""
-    return gateway.base_url
-
-
-@pytest.fixture(scope="module")
-def steps() -> tuple[Step, ...]:
-    """The conversation."""
-    return script(slot="order")
-
-
 def test_a_conversation_with_a_slot_an_action_a_citation_a_model_and_a_rating(
-    new_page: NewPage, base_url: str, steps: tuple[Step, ...], pictures: Path
+    new_page: NewPage, live_shop: LiveShop, pictures: Path
 ) -> None:
     page = new_page()
-    page.goto(base_url)
+    page.goto(live_shop.url)
     expect(status(page)).to_have_text("在线")
-    for number, step in enumerate(steps, start=1):
-        say(page, step.text)
-        expect(replies(page)).to_have_count(1 + number)
-        last = replies(page).last
-        expect(last.locator(".bubble")).not_to_be_empty()
-        expect(last.locator(".sources")).to_have_count(int(step.is_cited))
-        expect(last.locator(".stars button")).to_have_count(5 if step.asks_rating else 0)
+    with live_shop.halting_model() as go_on:
+        for number, step in enumerate(CONVERSATION, start=1):
+            say(page, step.text)
+            if step.is_streamed:
+                expect(streaming(page)).to_contain_text(MODEL_SAYS[0])
+                go_on()
+            expect(replies(page)).to_have_count(1 + number)
+            last = replies(page).last
+            expect(last.locator(".bubble")).to_contain_text(step.says)
+            expect(last.locator(".sources")).to_have_count(int(bool(step.cites)))
+            expect(last.locator(".stars button")).to_have_count(5 if step.asks_rating else 0)
     page.locator("chatflow-widget .sources summary").click()
     expect(page.locator("chatflow-widget .sources li")).to_be_visible()
     page.get_by_role("button", name="4 分").click()

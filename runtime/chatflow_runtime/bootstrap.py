@@ -216,6 +216,8 @@ def _listener(host: str, port: int, *, reuse_port: bool) -> Iterator[socket.sock
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             listener.bind((host, port))
+            # The server's task comes to this later: until then the kernel would refuse whoever saw that we are ready.
+            listener.listen()
         except OSError as error:
             raise SettingsInvalid(
                 f"port {port} on {host} cannot be opened ({error.strerror}); end what holds it, or choose another"

@@ -7,108 +7,17 @@ import os
 import shutil
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from chatflow_cli.local.sockets import free_port
+from tests_cli.up_process import LIGHT, PROGRAM, ROOT, START_S, descendants, of_role, running
 
-ROOT = Path(__file__).resolve().parents[2]
-START_S = 100.0
 CHANGE_S = 60.0
 HEAD = "apiVersion: chatflow.dev/v1alpha1\nkind: ChatFlow\nmetadata: {name: shop}\n"
-PROGRAM = [sys.executable, "-c", "from chatflow_cli.main import main; main()"]
-
-
-@dataclass
-class Up:
-    """A running `chatflow up`, with its output so far."""
-
-    process: asyncio.subprocess.Process
-    url: str
-    lines: list[str]
-    news: asyncio.Condition
-
-    async def says(self, text: str, within_s: float) -> str:
-        """The first line from now on, or already there, that holds `text`."""
-        async with asyncio.timeout(within_s), self.news:
-            while not (found := [line for line in self.lines if text in line]):
-                if self.process.returncode is not None:
-                    pytest.fail("up has ended:\n" + "\n".join(self.lines))
-                await self.news.wait()
-        return found[0]
-
-    def forget(self) -> None:
-        """Wait for new lines only from here on."""
-        self.lines.clear()
-
-    async def pump(self) -> None:
-        assert self.process.stdout is not None
-        async for raw in self.process.stdout:
-            async with self.news:
-                self.lines.append(raw.decode().rstrip())
-                self.news.notify_all()
-        async with self.news:
-            self.news.notify_all()
-
-
-@asynccontextmanager
-async def running(*arguments: str, folder: Path) -> AsyncIterator[Up]:
-    """`chatflow up` with these arguments; killed at the end if it is still there."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *PROGRAM,
-        *("up", *arguments, "--port", str(port)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=folder,
-        env={**os.environ, "PYTHONUTF8": "1"},
-    )
-    up = Up(process, f"http://127.0.0.1:{port}", [], asyncio.Condition())
-    pump = asyncio.create_task(up.pump())
-    try:
-        yield up
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await pump
-
-
-def descendants(pid: int) -> set[int]:
-    """Every process below another, zombies left out."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if fields[0] not in "ZX":
-            parents[int(stat.parent.name)] = int(fields[1])
-    found: set[int] = set()
-    fresh = {pid}
-    while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh}
-        found |= fresh
-    return found
-
-
-def of_role(pid: int, role: str) -> set[int]:
-    """The runtime's processes of one role below a supervisor."""
-    found = set()
-    for child in descendants(pid):
-        try:
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"--role" in words and role.encode() in words:
-            found.add(child)
-    return found
 
 
 class Customer:
@@ -159,8 +68,7 @@ OLD, NEW = "储蓄卡 1 至 3 个工作日", "储蓄卡 2 至 4 个工作日"
 @pytest.mark.timeout(300)
 async def test_a_flow_follows_its_files_and_ends_with_all_its_processes(shop: Path) -> None:
     manifest = shop / "chatflow.yaml"
-    light = ("--set", "models.intent.encoder=none")
-    async with running(str(shop), "--ephemeral", *light, folder=shop) as up, aiohttp.ClientSession() as session:
+    async with running(str(shop), "--ephemeral", *LIGHT, folder=shop) as up, aiohttp.ClientSession() as session:
         await up.says(f": {up.url}", START_S)
         customer = Customer(up.url, session)
         reply = await customer.ask(QUESTION)
