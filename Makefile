@@ -10,7 +10,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 INSTALL = $(UV) pip install --quiet --require-hashes -r locks/$(1).txt && $(UV) pip install --quiet --no-deps --no-build-isolation -e .
 UV := $(BIN)/uv
 
-.PHONY: demo demo-en lock test check test-data test-real-model bench bench-smoke bench-intent e2e generate format clean help
+.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent e2e generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -72,7 +72,7 @@ bench: bench-smoke bench-intent ## All benchmarks
 bench-smoke: $(STAMP) ## CPU time and rate of a turn, beside a reference, in 2 minutes
 	@$(BIN)/python -m e2e.load.bench_smoke
 
-bench-intent: $(STAMP) ## Intent quality on CLINC150 and Banking77, read from ../shared/data
+bench-intent: $(STAMP) ## Intent and answer quality, on the examples and on CLINC150 and Banking77 (../shared/data)
 	@$(BIN)/python -m e2e.load.intent_data
 
 clean: ## Remove what was built

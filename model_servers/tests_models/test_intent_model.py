@@ -22,7 +22,11 @@ from chatflow_models.intent import (
     TrainingDataError,
     load_encoder,
 )
+from chatflow_models.intent.features import Featuriser
+from chatflow_models.intent.neighbours import GramNeighbours, nearest
+from chatflow_models.intent.text import normalise
 from chatflow_models.training import Example, TrainingReport, check_examples, train
+from chatflow_models.training.corpus import sparse_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_models.flow_examples import EXAMPLES, FAR_AWAY, HELD_OUT, WITHOUT_OUT_OF_SCOPE
@@ -121,6 +125,47 @@ def test_a_batch_predicts_what_each_text_alone_would_with_an_encoder(default: Tr
         assert together.out_of_scope == pytest.approx(alone.out_of_scope, abs=1e-3)
 
 
+def _crossed(*, is_answer_known: bool) -> list[Example]:
+    """Two intents that no weighing of words tells apart: each is asked with both verbs and both nouns."""
+    things = ("blue", "old", "second", "wooden", "plain", "large", "cheap", "new", "round", "soft", "tall", "grey")
+    return [
+        Example(f"{verb} the {thing} {noun}", intent, f"{verb}-{noun}" if is_answer_known else None)
+        for verb, noun, intent in (
+            ("cancel", "order", "stop"),
+            ("rename", "order", "edit"),
+            ("cancel", "label", "edit"),
+            ("rename", "label", "stop"),
+        )
+        for thing in things
+    ]
+
+
+def test_known_answers_tell_intents_apart_that_words_alone_cannot(tmp_path: Path) -> None:
+    with_answers = _trained(_crossed(is_answer_known=True), NoEncoder(), tmp_path / "with")
+    without = _trained(_crossed(is_answer_known=False), NoEncoder(), tmp_path / "without")
+    assert with_answers.report.evaluation.accuracy == 1
+    assert without.report.evaluation.accuracy < 0.7
+    texts = ["cancel that order", "rename my label", "rename an order"]
+    assert [found.intent for found in with_answers.model.predict(texts)] == ["stop", "stop", "edit"]
+    assert with_answers.model.predict(texts) == [with_answers.model.predict([text])[0] for text in texts]
+
+
+@given(st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_likeness_by_n_grams_is_served_as_it_was_measured_in_training(texts: list[str]) -> None:
+    known = [example.text for example in EXAMPLES]
+    texts = [normalise(text) for text in [*texts, *known[::9]]]
+    featuriser = Featuriser.fit(known, 2)
+    rows, starts = sparse_rows(featuriser, known), np.array([0, 5, 5, 6])
+    grams = GramNeighbours(
+        featuriser.idf, rows.indptr.astype(np.int64), rows.indices, rows.data.astype(np.float32), starts
+    )
+    batch = featuriser.batch(texts)
+    squares = np.append(featuriser.idf**2, np.float32(0))
+    lengths = featuriser.lengths(batch, np.add.reduceat(squares[batch.ids], batch.starts))
+    measured = nearest((sparse_rows(featuriser, texts) @ rows.T).toarray() / np.float32(2), starts)
+    np.testing.assert_allclose(grams.likeness(batch, lengths), measured, atol=1e-5)
+
+
 def test_the_report_counts_and_measures(default: Trained) -> None:
     report = default.report
     assert report.examples_per_intent == {"coupon": 12, "delivery": 12, "invoice": 12, "refund": 12, "out_of_scope": 6}
@@ -181,7 +226,7 @@ def _edit_manifest(**changes: object) -> Callable[[Path], None]:
         pytest.param(lambda folder: (folder / "weights.npz").unlink(), "weights.npz is missing", id="no weights"),
         pytest.param(lambda folder: (folder / "manifest.json").unlink(), "is no intent artefact", id="no manifest"),
         pytest.param(lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read", id="half a manifest"),
-        pytest.param(_edit_manifest(schemaVersion=2), "newer than 1", id="a newer schema"),
+        pytest.param(_edit_manifest(schemaVersion=3), "newer than 2", id="a newer schema"),
         pytest.param(_edit_manifest(threshold=0.5), "does not belong to its weights", id="an edited threshold"),
     ],
 )

@@ -104,7 +104,7 @@ class _Trial:
     ) -> Judged:
         intent = routing.Intent(classification.intent, classification.confidence, classification.is_in_scope)
         is_acted_on = routing.acted_on(intent, self.rules)
-        query = Query(text, intent.name if is_acted_on else None, classification.embedding)
+        query = Query(text, classification.alternatives, classification.embedding)
         passages = await self.retriever.search(query, max(_FOUND, self.config.knowledge.top_k))
         answer = knowledge.answer(passages[: self.config.knowledge.top_k], self.config.knowledge.min_score)
         origin = Origin.DIALOGUE

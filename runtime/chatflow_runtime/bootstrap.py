@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import itertools
+import secrets
 import signal
 import socket
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +49,8 @@ log = structlog.get_logger()
 CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic_s=time.monotonic)
 
 
+GC_ALLOCATIONS = 10_000
+"""Objects more than were freed, between two passes of the collector over the young ones."""
 WARM_UP_UID = "_warm-up"
 DRAIN_S = 30
 
@@ -90,11 +94,19 @@ async def run_gateway(settings: Settings) -> None:
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         await parts.enter_async_context(_serving(app, settings.host, settings.port, settings, stop))
         await parts.enter_async_context(_background(follow(folder, versions, brain.swap), stop))
+        _settle()
         health.warmed()
         log.info("gateway_ready", flow=settings.config.flow.name, port=settings.port, backlog=runner.backlog)
         await stop.wait()
         health.drain()
         log.info("gateway_draining", backlog=runner.backlog)
+
+
+def _settle() -> None:
+    """What has been loaded stays: the collector need not look at it again, and turns hardly make any cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 10, 50)
 
 
 async def run_worker(settings: Settings) -> None:
@@ -146,7 +158,7 @@ async def _runner(settings: Settings, brain: Brain, metrics: Metrics, parts: con
     )
     if not models:
         log.info("no_language_model", serves="knowledge, actions and the static reply")
-    return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, new_owner=lambda: uuid.uuid4().hex)
+    return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, new_owner=_owners())
 
 
 def _listed_words(settings: Settings) -> list[str]:
@@ -158,6 +170,12 @@ def _listed_words(settings: Settings) -> list[str]:
         except OSError as error:
             raise SettingsInvalid(f"word list {path}: cannot read {file} ({error.strerror})") from error
     return words
+
+
+def _owners() -> Callable[[], str]:
+    """Names for attempts: random for the process, counted within it."""
+    process, numbers = secrets.token_hex(12), itertools.count()
+    return lambda: f"{process}-{next(numbers):x}"
 
 
 async def _warm(runner: TurnRunner, artefacts: Artefacts) -> None:

@@ -21,8 +21,7 @@ Vector = NDArray[np.float32]
 """A text's embedding: shape (d,), L2-normalised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(msgspec.Struct, frozen=True):
     """What a text wants. `confidence` is the calibrated probability of `intent`; the embedding serves retrieval."""
 
     intent: str | None
@@ -46,8 +45,7 @@ class Classifier(Protocol):
         """The classification of a normalised text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True):
     """A piece of knowledge that matches a question; `score` lies in 0 to 1 and is comparable across questions."""
 
     id: str
@@ -66,12 +64,12 @@ class Passage:
         return Citation(id=self.id, title=self.title, score=round(self.score, 3), url=self.url)
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A normalised question. `intent` (acted on, or None) and `embedding` come from the classification."""
+class Query(msgspec.Struct, frozen=True):
+    """A normalised question. Its likely `intents`, each with its probability, and `embedding` come from the
+    classification."""
 
     text: str
-    intent: str | None = None
+    intents: tuple[tuple[str, float], ...] = ()
     embedding: Vector | None = None
 
 
@@ -85,8 +83,7 @@ class Retriever(Protocol):
         """The best passages, best first; empty when nothing matches at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """A piece of an answer's text."""
 
     text: str
@@ -102,8 +99,7 @@ class LanguageModel(Protocol):
         """The answer, piece by piece; a Usage comes at most once, last."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionResult:
+class ActionResult(msgspec.Struct, frozen=True):
     """The API's answer: the decoded JSON body, or that it knows no such thing."""
 
     is_found: bool
@@ -118,8 +114,7 @@ class ActionCaller(Protocol):
         effect across retries and goes out as Idempotency-Key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """One attempt at one message. `owner` is a token of this attempt alone; `text` is what history will hold."""
 
     uid: str
@@ -128,15 +123,13 @@ class Turn:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """This attempt owns the turn until its lease ends."""
 
     conversation: Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The message was answered before; the stored outbox item."""
 
     item: OutboxItem
@@ -151,16 +144,14 @@ class Wait(StrEnum):
     """An earlier message is being answered; this one holds a place in the queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """Load again after the next wake-up of this user, or after `retry_ms` at the latest."""
 
     reason: Wait
     retry_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """The scene's policy refuses a second message, or too many wait."""
 
     scene: Scene
@@ -187,8 +178,7 @@ class Record(msgspec.Struct, frozen=True):
     """The stream id, set when read back; it lets a sink keep a record once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What a turn commits."""
 
     event: Event
@@ -197,8 +187,7 @@ class Outcome:
     records: tuple[Record, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """What a commit returns: the reply as stored, with its outbox id."""
 
     item: OutboxItem

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import assert_never
 
 import structlog
 from chatflow_api.v1alpha1 import WhileBusy
+from msgspec.structs import replace
 
 from chatflow_runtime.answerers.dispatch import Dispatcher, Question
 from chatflow_runtime.domain.conversation import Conversation, Message

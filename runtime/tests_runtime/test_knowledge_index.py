@@ -121,8 +121,8 @@ def test_a_damaged_index_is_refused_by_name_and_built_anew(tmp_path: Path, name:
 def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     folder = build_index(SMALL, None, tmp_path).folder
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(ArtefactInvalid, match="schema is 2, this release reads 1"):
+    manifest.write_text(manifest.read_text().replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(ArtefactInvalid, match="schema is 3, this release reads 2"):
         KnowledgeIndex.load(folder)
 
 

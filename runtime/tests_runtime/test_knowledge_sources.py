@@ -7,6 +7,7 @@ import zlib
 import pytest
 from chatflow_runtime.adapters.knowledge import Entry, Knowledge, SourceFile, SourcesInvalid, read_files
 from chatflow_runtime.adapters.knowledge.documents import CHUNK_LENGTH
+from chatflow_runtime.adapters.knowledge.entries import TrainingExample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,9 +76,7 @@ def test_a_pair_keeps_its_fields_and_its_questions_become_training_examples() ->
         intent="refund",
         topic="退款",
     )
-    assert [(example.text, example.intent) for example in knowledge.examples] == [
-        (text, "refund") for text in first.variants
-    ]
+    assert knowledge.examples == tuple(TrainingExample(text, "refund", "refund-time") for text in first.variants)
     assert second.id == read("other.yml", "- question: 能开发票吗？\n  answer: 好").entries[0].id
 
 
@@ -187,6 +186,12 @@ def test_jsonl_and_csv_give_the_same_pairs_as_yaml(path: str, content: str) -> N
             ("a.md: the file holds no text; write something into it or leave it out",),
             id="empty document",
         ),
+        pytest.param(
+            "a.md",
+            "---\nintent: The API\n---\ntext",
+            ("a.md: the front matter's intent is 'The API'; it is lower-case letters, digits, '_' and '-'",),
+            id="no name of an intent",
+        ),
     ],
 )
 def test_a_message_names_file_entry_field_value_and_remedy(
@@ -214,11 +219,12 @@ def test_all_problems_of_all_files_are_reported_at_once() -> None:
 
 
 def test_markdown_is_cut_at_headings_and_keeps_code_tables_and_links_readable() -> None:
-    entries = read(
+    knowledge = read(
         "guide.md",
         """---
 title: API guide
 url: https://docs.example.com/guide
+intent: api
 ---
 Read [the manual](https://docs.example.com/manual) **first**.
 
@@ -241,7 +247,8 @@ curl -X POST \\
   https://api.example.com
 ```
 """,
-    ).entries
+    )
+    entries = knowledge.entries
     assert [(entry.title, entry.text) for entry in entries] == [
         ("API guide", "Read the manual (https://docs.example.com/manual) first."),
         ("Calls › Limits", "Plan | Calls\nFree | 120\n\n- one\n  - two\n\n1. a"),
@@ -249,6 +256,15 @@ curl -X POST \\
     ]
     assert {entry.url for entry in entries} == {"https://docs.example.com/guide"}
     assert {entry.kind for entry in entries} == {"document"}
+    assert {entry.intent for entry in entries} == {"api"}
+    assert [entry.variants for entry in entries] == [
+        ("API guide",),
+        ("Calls › Limits", "Limits"),
+        ("Calls › Example", "Example"),
+    ]
+    assert [(example.text, example.answer) for example in knowledge.examples] == [
+        (variant, entry.id) for entry in entries for variant in entry.variants
+    ]
 
 
 def test_html_loses_its_furniture_and_keeps_structure() -> None:

@@ -78,22 +78,22 @@ def unsure(name: str) -> Intent:
             Scene.GREETING,
             Memory(),
             sure("refund"),
-            Answer("refund", is_known=True),
+            Answer(is_known=True),
             id="sure: knowledge",
         ),
         pytest.param(
-            "退款多久到", Scene.ANSWER, Memory(), unsure("refund"), Answer(None, is_known=False), id="unsure: model"
+            "退款多久到", Scene.ANSWER, Memory(), unsure("refund"), Answer(is_known=False), id="unsure: model"
         ),
         pytest.param(
             "天气如何",
             Scene.ANSWER,
             Memory(),
             Intent("refund", 0.95, is_in_scope=False),
-            Answer(None, is_known=False),
+            Answer(is_known=False),
             id="out of scope: model",
         ),
         pytest.param(
-            "退款多久到", Scene.ANSWER, Memory(), NONE, Answer(None, is_known=True), id="unclassified: retrieval alone"
+            "退款多久到", Scene.ANSWER, Memory(), NONE, Answer(is_known=True), id="unclassified: retrieval alone"
         ),
         pytest.param(
             "查订单", Scene.ANSWER, Memory(), sure("order_status"), Collect(STATUS, ORDER, {}), id="asks for a slot"
@@ -152,12 +152,12 @@ def unsure(name: str) -> Intent:
             Scene.COLLECT,
             COLLECTING,
             sure("refund"),
-            Answer("refund", is_known=True, resume=Collect(STATUS, ORDER, {}, is_repeated=True)),
+            Answer(is_known=True, resume=Collect(STATUS, ORDER, {}, is_repeated=True)),
             id="answers a question in between",
         ),
         pytest.param("谢谢，解决了", Scene.ANSWER, Memory(), NONE, AskRating(), id="satisfied: asks for a rating"),
         pytest.param("5", Scene.EVALUATE, Memory(), NONE, Rate(5), id="a rating"),
-        pytest.param("9", Scene.EVALUATE, Memory(), NONE, Answer(None, is_known=True), id="no rating of that scale"),
+        pytest.param("9", Scene.EVALUATE, Memory(), NONE, Answer(is_known=True), id="no rating of that scale"),
     ],
 )
 def test_a_turn_goes_where_it_belongs(text: str, scene: Scene, memory: Memory, intent: Intent, expected: Route) -> None:

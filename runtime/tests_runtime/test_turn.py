@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow, WhileBusy
@@ -96,7 +97,7 @@ class OneEntry:
     revision: str = "1"
 
     async def search(self, query: Query, top_k: int) -> Sequence[Passage]:  # noqa: ARG002  The port's signature.
-        return [REFUND if "退款" in query.text else replace(REFUND, score=0.1)]
+        return [REFUND if "退款" in query.text else msgspec.structs.replace(REFUND, score=0.1)]
 
 
 @dataclass

@@ -13,18 +13,46 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import Calibration
 from .errors import ArtefactError
 from .features import Float32
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, WEIGHTS, REPORT_JSON, REPORT_TEXT = "manifest.json", "weights.npz", "report.json", "report.md"
-_ARRAYS = ("words", "pieces", "idf", "rows", "dense", "bias", "mean", "examples", "starts", "probes")
+_ARRAYS = (
+    "words",
+    "pieces",
+    "idf",
+    "rows",
+    "dense",
+    "bias",
+    "topic_starts",
+    "mean",
+    "examples",
+    "gram_pointers",
+    "gram_ids",
+    "gram_weights",
+    "starts",
+    "probes",
+)
+
+
+class Evidence(StrEnum):
+    """A kind of evidence for the classes, beside the linear model."""
+
+    TOPICS = "topics"
+    """The finer model of questions with one answer."""
+    VECTORS = "vectors"
+    """Likeness to the nearest examples by the encoder's vectors."""
+    GRAMS = "grams"
+    """The same by n-grams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +80,30 @@ class StoredModel:
     encoder: str
     encoder_path: str | None
     threshold: float
-    temperature: float
-    out_of_scope_bias: float
-    neighbour_weight: float
+    calibration: Calibration
+    evidence: tuple[Evidence, ...]
+    """What the calibration's weights are for."""
     unknown_idf: float
     words: tuple[str, ...]
     pieces: tuple[str, ...]
     idf: Float32
     """(words + pieces,) inverse document frequencies."""
     rows: Float32
-    """(words + pieces, labels + 1) weights times idf."""
+    """(words + pieces, labels + 1 + topics) weights times idf."""
     dense: Float32
-    """(dimensions, labels + 1) weights of the encoder's vector."""
+    """(dimensions, labels + 1 + topics) weights of the encoder's vector."""
     bias: Float32
-    """(labels + 1,)."""
+    """(labels + 1 + topics,)."""
+    topic_starts: NDArray[np.int64]
+    """(labels + 1,) first topic of each class; empty without topics."""
     mean: Float32
     """(dimensions,) mean vector of the examples."""
     examples: NDArray[np.float16]
     """(n, dimensions) the examples' vectors, centred, of length 1, sorted by class."""
+    gram_pointers: NDArray[np.int64]
+    """(n + 1,) where the n-grams of each example begin in the two arrays below, in the same order."""
+    gram_ids: NDArray[np.int32]
+    gram_weights: NDArray[np.float16]
     starts: NDArray[np.int64]
     """(labels + 1,) first row of each class in `examples`."""
     probes: Float32
@@ -90,9 +124,9 @@ class StoredModel:
             "labels": list(self.labels),
             "encoder": {"name": self.encoder, "dimensions": int(self.dense.shape[0])},
             "threshold": self.threshold,
-            "temperature": self.temperature,
-            "outOfScopeBias": self.out_of_scope_bias,
-            "neighbourWeight": self.neighbour_weight,
+            "temperature": self.calibration.temperature,
+            "outOfScopeBias": self.calibration.out_of_scope_bias,
+            "evidence": dict(zip(self.evidence, self.calibration.weights, strict=True)),
             "unknownIdf": self.unknown_idf,
         }
 
@@ -105,8 +139,12 @@ class StoredModel:
             "rows": self.rows,
             "dense": self.dense,
             "bias": self.bias,
+            "topic_starts": self.topic_starts,
             "mean": self.mean,
             "examples": self.examples,
+            "gram_pointers": self.gram_pointers,
+            "gram_ids": self.gram_ids,
+            "gram_weights": self.gram_weights,
             "starts": self.starts,
             "probes": self.probes,
         }
@@ -230,9 +268,12 @@ def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         encoder=manifest["encoder"]["name"],
         encoder_path=manifest["encoder"]["path"],
         threshold=float(manifest["threshold"]),
-        temperature=float(manifest["temperature"]),
-        out_of_scope_bias=float(manifest["outOfScopeBias"]),
-        neighbour_weight=float(manifest["neighbourWeight"]),
+        calibration=Calibration(
+            float(manifest["temperature"]),
+            float(manifest["outOfScopeBias"]),
+            tuple(float(weight) for weight in manifest["evidence"].values()),
+        ),
+        evidence=tuple(map(Evidence, manifest["evidence"])),
         unknown_idf=float(manifest["unknownIdf"]),
         words=_unpacked(arrays["words"]),
         pieces=_unpacked(arrays["pieces"]),
@@ -240,13 +281,17 @@ def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         rows=arrays["rows"],
         dense=arrays["dense"],
         bias=arrays["bias"],
+        topic_starts=arrays["topic_starts"],
         mean=arrays["mean"],
         examples=arrays["examples"],
+        gram_pointers=arrays["gram_pointers"],
+        gram_ids=arrays["gram_ids"],
+        gram_weights=arrays["gram_weights"],
         starts=arrays["starts"],
         probes=arrays["probes"],
         report=ReportSummary(**report),
     )
     grams, classes = len(stored.words) + len(stored.pieces), len(stored.labels) + 1
-    if stored.rows.shape != (grams, classes) or stored.idf.shape != (grams,):
+    if stored.rows.shape[0] != grams or stored.rows.shape[1] < classes or stored.idf.shape != (grams,):
         raise ValueError(f"weights of shape {stored.rows.shape} for {grams} n-grams and {classes} classes")
     return stored

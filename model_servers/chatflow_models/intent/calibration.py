@@ -6,6 +6,7 @@ out-of-scope class, since the share of such questions among the examples says no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,13 @@ def softmax(logits: Float32) -> Float32:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The bias is added to the last column of logits, out-of-scope, and the likeness to each class's examples times
-    its weight to all; then they are divided by the temperature."""
+    """The bias is added to the last column of logits, out-of-scope; every further kind of evidence for the classes,
+    times its weight, to all; then they are divided by the temperature."""
 
     temperature: float = 1.0
     out_of_scope_bias: float = 0.0
-    neighbour_weight: float = 0.0
+    weights: tuple[float, ...] = ()
+    """One for each kind of evidence."""
 
     def scale(self, weights: Float32) -> Float32:
         """Weights, or a column of a linear model, such that its logits come out divided by the temperature."""
@@ -43,9 +45,12 @@ class Calibration:
         shifted[..., -1] += np.float32(self.out_of_scope_bias)
         return self.scale(shifted)
 
-    def probabilities(self, logits: Float32, likeness: Float32) -> Float32:
-        """Rows of calibrated probabilities from (n, classes) logits and likeness."""
-        return softmax(self.scale_bias(logits + np.float32(self.neighbour_weight) * likeness))
+    def probabilities(self, logits: Float32, evidence: Sequence[Float32]) -> Float32:
+        """Rows of calibrated probabilities from (n, classes) logits and, alike, each kind of evidence."""
+        total = logits.copy()
+        for weight, kind in zip(self.weights, evidence, strict=True):
+            total += np.float32(weight) * kind
+        return softmax(self.scale_bias(total))
 
 
 def expected_calibration_error(

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Self
+from typing import Self, assert_never
 
 import numpy as np
 
-from .artefact import ReportSummary, StoredModel, read_artefact
-from .calibration import Calibration, softmax
+from .artefact import Evidence, ReportSummary, StoredModel, read_artefact
+from .calibration import softmax
 from .encoders import Encoder, load_encoder
 from .errors import EncoderError
-from .features import Featuriser, Float32
-from .neighbours import Neighbours, centred
+from .features import Featuriser, Float32, GramBatch
+from .neighbours import GramNeighbours, VectorNeighbours, centred
 from .text import normalise
+from .topics import evidence
 
-ALTERNATIVES = 3
+ALTERNATIVES = 5
 PROBES = ("where is my order", "我的订单到哪里了")
 """Texts whose vectors tell whether an encoder is the one that a model was trained with."""
 _SAME_VECTOR = 0.99
@@ -37,7 +38,7 @@ class Prediction:
     is_in_scope: bool
     """Whether the intent is at least as probable as out-of-scope."""
     alternatives: tuple[tuple[str, float], ...]
-    """The three best intents and their probabilities, best first."""
+    """The best intents and their probabilities, best first."""
     embedding: Float32 | None
     """The encoder's vector of the normalised text, length 1; None in light mode."""
 
@@ -46,23 +47,24 @@ class LinearScorer:
     """Logits of texts from n-grams and vectors; `training` uses it too, so that both score alike."""
 
     def __init__(self, featuriser: Featuriser, rows: Float32, dense: Float32, bias: Float32) -> None:
-        """`rows` are (n-grams, classes) weights times idf, `dense` (dimensions, classes), `bias` (classes,)."""
+        """`rows` are (n-grams, classes) weights times idf, `dense` (dimensions, classes), `bias` (classes,); the
+        classes are those of several models, one beside the other."""
         self.featuriser, self.dense, self.bias = featuriser, dense, bias
         # One gather serves weights and squared lengths: the last column holds idf squared, the last row is padding.
         self._table = np.zeros((len(rows) + 1, rows.shape[1] + 1), dtype=np.float32)
         self._table[:-1, :-1] = rows
         self._table[:-1, -1] = featuriser.idf**2
 
-    def logits(self, texts: Sequence[str], vectors: Float32) -> Float32:
-        """(n, classes) logits of normalised texts and their (n, dimensions) vectors."""
-        batch = self.featuriser.batch(texts)
+    def logits(self, batch: GramBatch, vectors: Float32) -> tuple[Float32, Float32]:
+        """(n, classes) logits of n texts and their (n, dimensions) vectors, and the lengths of the texts' segments."""
         sums = np.add.reduceat(self._table.take(batch.ids, axis=0), batch.starts, axis=0)
-        sums /= self.featuriser.lengths(batch, sums[:, -1])[:, None]
+        lengths = self.featuriser.lengths(batch, sums[:, -1])
+        sums /= lengths[:, None]
         logits = sums[0::2, :-1] + sums[1::2, :-1]
         logits += self.bias
         if self.dense.shape[0]:
             logits += vectors @ self.dense
-        return np.asarray(logits, dtype=np.float32)
+        return np.asarray(logits, dtype=np.float32), lengths
 
 
 class IntentModel:
@@ -79,16 +81,17 @@ class IntentModel:
         self.labels: tuple[str, ...] = stored.labels
         self.threshold: float = stored.threshold
         self.report: ReportSummary = stored.report
-        # The calibration is folded into the weights, so that scoring need not apply it.
-        calibration = Calibration(stored.temperature, stored.out_of_scope_bias, stored.neighbour_weight)
         self._mean = stored.mean
-        self._neighbour_weight = np.float32(calibration.neighbour_weight / calibration.temperature)
-        self._neighbours = Neighbours(stored.examples.astype(np.float32), stored.starts)
-        self._scorer = LinearScorer(
-            Featuriser(stored.words, stored.pieces, stored.idf, stored.unknown_idf),
-            calibration.scale(stored.rows),
-            calibration.scale(stored.dense),
-            calibration.scale_bias(stored.bias),
+        self._classes = len(stored.labels) + 1
+        self._temperature = np.float32(stored.calibration.temperature)
+        self._bias = np.float32(stored.calibration.out_of_scope_bias)
+        self._weights = dict(zip(stored.evidence, stored.calibration.weights, strict=True))
+        self._topic_starts = stored.topic_starts
+        self._featuriser = Featuriser(stored.words, stored.pieces, stored.idf, stored.unknown_idf)
+        self._scorer = LinearScorer(self._featuriser, stored.rows, stored.dense, stored.bias)
+        self._by_vectors = VectorNeighbours(stored.examples.astype(np.float32), stored.starts)
+        self._by_grams = GramNeighbours(
+            stored.idf, stored.gram_pointers, stored.gram_ids, stored.gram_weights.astype(np.float32), stored.starts
         )
 
     @classmethod
@@ -116,16 +119,33 @@ class IntentModel:
             return []
         cleaned = [normalise(text) for text in texts]
         vectors = self.encoder.encode(cleaned)
-        logits = self._scorer.logits(cleaned, vectors)
-        if self._neighbour_weight:
-            logits += self._neighbour_weight * self._neighbours.likeness(centred(vectors, self._mean))
-        probabilities = softmax(logits)
+        batch = self._featuriser.batch(cleaned)
+        logits, lengths = self._scorer.logits(batch, vectors)
+        total = logits[:, : self._classes]
+        for kind, weight in self._weights.items():
+            total += np.float32(weight) * self._evidence(kind, logits, batch, lengths, vectors)
+        total[:, -1] += self._bias
+        total /= self._temperature
+        probabilities = softmax(total)
         best = np.argsort(-probabilities[:, :-1], axis=1)[:, :ALTERNATIVES].tolist()
         embeddings = vectors if self.encoder.dimensions else repeat(None)
         return [
             self._prediction(row, columns, embedding)
             for row, columns, embedding in zip(probabilities.tolist(), best, embeddings, strict=False)
         ]
+
+    def _evidence(
+        self, kind: Evidence, logits: Float32, batch: GramBatch, lengths: Float32, vectors: Float32
+    ) -> Float32:
+        match kind:
+            case Evidence.TOPICS:
+                return evidence(logits[:, self._classes :], self._topic_starts)
+            case Evidence.VECTORS:
+                return self._by_vectors.likeness(centred(vectors, self._mean))
+            case Evidence.GRAMS:
+                return self._by_grams.likeness(batch, lengths)
+            case _:
+                assert_never(kind)
 
     def _prediction(self, row: list[float], columns: list[int], embedding: Float32 | None) -> Prediction:
         """A prediction from a row of probabilities and the columns of the best intents, best first."""

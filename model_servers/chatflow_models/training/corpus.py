@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from chatflow_api.v1alpha1 import OUT_OF_SCOPE
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from chatflow_models.intent.encoders import Encoder
@@ -14,8 +16,8 @@ from chatflow_models.intent.features import BLOCKS, Featuriser, Float32
 from chatflow_models.intent.neighbours import centred
 
 from .background import background_questions
-from .examples import CheckedExamples
-from .folds import Problem
+from .examples import CheckedExamples, Example
+from .folds import Problem, Topics
 from .solver import Design
 
 VECTOR_WEIGHT = 0.06
@@ -27,6 +29,10 @@ RARE_MATTERS_BELOW = 2000
 """With fewer examples every n-gram is kept; with more, those that at least two examples hold."""
 SAME_MEANING, SAME_GRAMS = 0.65, 0.5
 """Cosine to an in-scope example from which an everyday question is left out: of vectors; in light mode of n-grams."""
+TOPIC_SIZE, MOST_TOPICS = 4, 300
+"""Answers with fewer questions than this make no topic of their own, nor do the rarest beyond so many."""
+COMMON = 100
+"""Likeness by n-grams leaves out those that more examples hold: they cost the most and say the least."""
 _ENCODE_AT_ONCE = 256
 _SMALLEST_SPREAD = 1e-3
 
@@ -82,11 +88,36 @@ def build_corpus(checked: CheckedExamples, encoder: Encoder, on_encoded: Callabl
             importance,
             len(checked.labels) + 1,
             centred(vectors[kept], mean),
+            _rare(sparse[kept]),
+            _topics(checked.examples, classes),
         ),
         featuriser=featuriser,
         mean=mean,
         scale=scale,
     )
+
+
+def _rare(sparse: csr_array) -> csr_array:
+    """The rows without common n-grams."""
+    counts = np.bincount(sparse.indices, minlength=sparse.shape[1])
+    found = csr_array(sparse.multiply(counts <= COMMON))
+    found.eliminate_zeros()
+    return found
+
+
+def _topics(examples: Sequence[Example], classes: NDArray[np.intp]) -> Topics | None:
+    """The topics of all rows, of which the first are the examples; None where no intent has several."""
+    counts = Counter(example.answer for example in examples if example.answer is not None)
+    frequent = {answer for answer, count in counts.most_common(MOST_TOPICS) if count >= TOPIC_SIZE}
+    answers = [example.answer if example.answer in frequent else "" for example in examples]
+    answers += [""] * (len(classes) - len(examples))
+    keys = list(zip(classes.tolist(), answers, strict=True))
+    known = sorted(set(keys))
+    starts = np.searchsorted([class_ for class_, _ in known], np.arange(classes.max() + 1))
+    if len(known) == len(starts):
+        return None
+    place = {key: number for number, key in enumerate(known)}
+    return Topics(np.array([place[key] for key in keys], dtype=np.intp), starts, len(known))
 
 
 def sparse_rows(featuriser: Featuriser, texts: Sequence[str]) -> csr_array:

@@ -18,10 +18,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question and its intent; the intent `out_of_scope` marks questions that the bot must not answer."""
+    """A question and its intent; the intent `out_of_scope` marks questions that the bot must not answer.
+
+    `answer` names what answers it, where that is known: questions with one answer have more in common than their
+    intent.
+    """
 
     text: str
     intent: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ def check_examples(examples: Sequence[Example]) -> CheckedExamples:
     """Normalises and checks; TrainingDataError for data that no model can be trained from."""
     if not examples:
         raise TrainingDataError("there are no examples; list some under models.intent.examples")
-    cleaned = [Example(normalise(example.text), example.intent) for example in examples]
+    cleaned = [Example(normalise(example.text), example.intent, example.answer) for example in examples]
     blank = Counter(example.intent for example in cleaned if not example.text)
     if blank:
         intent, count = blank.most_common(1)[0]
@@ -46,7 +51,7 @@ def check_examples(examples: Sequence[Example]) -> CheckedExamples:
     unnamed = [example.text for example in cleaned if not example.intent.strip()]
     if unnamed:
         raise TrainingDataError(f"example {unnamed[0]!r} has no intent; name one")
-    unique = tuple(dict.fromkeys(cleaned))
+    unique = tuple({(example.text, example.intent): example for example in reversed(cleaned)}.values())[::-1]
     counts = Counter(example.intent for example in unique)
     labels = tuple(sorted(counts.keys() - {OUT_OF_SCOPE}))
     if not labels:

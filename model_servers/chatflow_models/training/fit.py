@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from chatflow_api.v1alpha1 import OUT_OF_SCOPE
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from chatflow_models.intent.artefact import StoredModel, write_artefact
+from chatflow_models.intent.artefact import Evidence, StoredModel, write_artefact
 from chatflow_models.intent.calibration import Calibration
 from chatflow_models.intent.encoders import Encoder
 from chatflow_models.intent.errors import TrainingDataError
@@ -30,7 +31,7 @@ from .examples import Example, check_examples
 from .folds import HeldOut, assign_folds, hold_out
 from .report import TrainingReport
 from .solver import Regression
-from .tempering import fit_calibration
+from .tempering import fit_calibration, out_of_scope_share
 
 OnProgress = Callable[[str, float], None]
 """Told the stage and the share of the whole that is done, 0 to 1."""
@@ -45,7 +46,7 @@ class _Fitted:
 
     corpus: Corpus
     held_out: HeldOut
-    folds: int
+    folds: NDArray[np.intp]
     calibration: Calibration
     weights: Float32
 
@@ -72,6 +73,29 @@ def train(
     report = replace(unnamed, version=stored.version)
     write_artefact(out, stored, report.as_json(), report.as_markdown())
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """What models that did not see an example make of it."""
+
+    examples: tuple[Example, ...]
+    """As checked: normalised, none twice."""
+    labels: tuple[str, ...]
+    probabilities: Float32
+    """(examples, labels + 1), out-of-scope last."""
+    folds: NDArray[np.intp]
+    """(examples,) the fold that each was held out in; ALWAYS_TRAINED for the only example of its intent."""
+
+
+def cross_validated(examples: Sequence[Example], encoder: Encoder, seed: int = 0) -> CrossValidated:
+    """The predictions that calibration and report rest on, for studies of what builds on them; errors as `train`."""
+    fitted = _fit(examples, encoder, seed, _silence)
+    count = fitted.corpus.example_count
+    probabilities = fitted.calibration.probabilities(fitted.held_out.logits, list(fitted.held_out.evidence.values()))
+    return CrossValidated(
+        fitted.corpus.checked.examples, fitted.corpus.checked.labels, probabilities[:count], fitted.folds[:count]
+    )
 
 
 def _silence(_stage: str, _share: float) -> None:
@@ -102,17 +126,22 @@ def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgr
         weights = corpus.problem.fit(regression, held_out.mean_weights)
     known = held_out.is_held_out
     problem = corpus.problem
+    outside = sum(example.intent == OUT_OF_SCOPE for example in checked.examples)
     calibration = fit_calibration(
-        held_out.logits[known], held_out.likeness[known], problem.classes[known], problem.importance[known]
+        held_out.logits[known],
+        [kind[known] for kind in held_out.evidence.values()],
+        problem.classes[known],
+        problem.importance[known],
+        out_of_scope_share(outside, len(checked.examples)),
     )
     tell("fitted", 1.0)
-    return _Fitted(corpus, held_out, folds, calibration, weights)
+    return _Fitted(corpus, held_out, fold_of, calibration, weights)
 
 
 def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: float) -> TrainingReport:
     """The report of a fit; its version is empty until the model is put together."""
     corpus, problem = fitted.corpus, fitted.corpus.problem
-    probabilities = fitted.calibration.probabilities(fitted.held_out.logits, fitted.held_out.likeness)
+    probabilities = fitted.calibration.probabilities(fitted.held_out.logits, list(fitted.held_out.evidence.values()))
     own = fitted.held_out.is_held_out.copy()
     own[corpus.example_count :] = False
     everyday = fitted.held_out.is_held_out & (np.arange(len(own)) >= corpus.example_count)
@@ -129,7 +158,7 @@ def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: flo
         threshold=threshold,
         temperature=fitted.calibration.temperature,
         out_of_scope_bias=fitted.calibration.out_of_scope_bias,
-        folds=fitted.folds,
+        folds=int(fitted.folds.max()) + 1,
         examples_per_intent={name: counts[name] for name in names if counts[name]},
         evaluated=int(inside.sum()),
         evaluation=evaluate(probabilities[own], problem.classes[own], threshold),
@@ -146,18 +175,18 @@ def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: flo
 
 def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: TrainingReport) -> StoredModel:
     """The model with standardisation and idf folded into its weights."""
-    corpus, featuriser = fitted.corpus, fitted.corpus.featuriser
+    corpus, featuriser, problem = fitted.corpus, fitted.corpus.featuriser, fitted.corpus.problem
     grams = len(featuriser.idf)
-    order, starts = by_class(corpus.problem.classes, corpus.problem.class_count)
+    order, starts = by_class(problem.classes, problem.class_count)
     dense = np.asarray(fitted.weights[grams:-1] * corpus.scale[:, None], dtype=np.float32)
+    compared = problem.grams[order if Evidence.GRAMS in fitted.held_out.evidence else order[:0]]
     return StoredModel(
         labels=corpus.checked.labels,
         encoder=encoder.name,
         encoder_path=str(encoder.path) if encoder.path else None,
         threshold=threshold,
-        temperature=fitted.calibration.temperature,
-        out_of_scope_bias=fitted.calibration.out_of_scope_bias,
-        neighbour_weight=fitted.calibration.neighbour_weight,
+        calibration=fitted.calibration,
+        evidence=tuple(fitted.held_out.evidence),
         unknown_idf=featuriser.unknown_idf,
         words=featuriser.words,
         pieces=featuriser.pieces,
@@ -165,8 +194,12 @@ def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: Trainin
         rows=np.asarray(fitted.weights[:grams] * featuriser.idf[:, None], dtype=np.float32),
         dense=dense,
         bias=np.asarray(fitted.weights[-1] - corpus.mean @ dense, dtype=np.float32),
+        topic_starts=np.array([] if problem.topics is None else problem.topics.starts, dtype=np.int64),
         mean=corpus.mean,
-        examples=corpus.problem.vectors[order].astype(np.float16),
+        examples=problem.vectors[order].astype(np.float16),
+        gram_pointers=compared.indptr.astype(np.int64),
+        gram_ids=compared.indices.astype(np.int32),
+        gram_weights=compared.data.astype(np.float16),
         starts=starts.astype(np.int64),
         probes=encoder.encode(PROBES),
         report=report.summary(OUT_OF_SCOPE),

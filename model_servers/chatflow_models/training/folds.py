@@ -1,21 +1,36 @@
-"""Cross-validation of the regression: logits of each example from a model that did not see it. Used by `fit`."""
+"""Cross-validation: logits and evidence for each example from a model that did not see it. Used by `fit`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from chatflow_models.intent.features import Float32
-from chatflow_models.intent.neighbours import Neighbours
+from chatflow_models.intent.artefact import Evidence
+from chatflow_models.intent.features import BLOCKS, Float32
+from chatflow_models.intent.neighbours import VectorNeighbours, by_class, nearest
+from chatflow_models.intent.topics import evidence
 
 from .solver import Design, Regression, fit_weights
 
 ALWAYS_TRAINED = -1
 """Fold of the only example of a class: held out, nothing would be left to learn it from."""
+_COMPARED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Classes finer than intents, numbered in the order of the classes that they belong to."""
+
+    numbers: NDArray[np.intp]
+    """(n,) the topic of each example."""
+    starts: NDArray[np.intp]
+    """(classes,) the first topic of each class."""
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +43,28 @@ class Problem:
     class_count: int
     vectors: Float32
     """(n, dimensions) of the encoder, centred, of length 1."""
+    grams: csr_array
+    """(n, grams) features that likeness is measured by."""
+    topics: Topics | None = None
 
     def fit(self, regression: Regression, start: Float32 | None = None) -> Float32:
-        """(width, class_count) weights from all examples."""
-        return fit_weights(self.design, self.classes, self.importance, self.class_count, regression, start)
+        """(width, classes + topics) weights from all examples: those of the model of classes, then of topics."""
+        models = [(self.classes, 0, self.class_count)]
+        if self.topics is not None:
+            models.append((self.topics.numbers, self.class_count, self.topics.count))
+        return np.hstack(
+            [
+                fit_weights(
+                    self.design,
+                    numbers,
+                    self.importance,
+                    count,
+                    regression,
+                    None if start is None else np.ascontiguousarray(start[:, first : first + count]),
+                )
+                for numbers, first, count in models
+            ]
+        )
 
     def part(self, chosen: NDArray[np.intp]) -> Problem:
         """The same for some of the examples."""
@@ -41,6 +74,8 @@ class Problem:
             self.importance[chosen],
             self.class_count,
             self.vectors[chosen],
+            self.grams[chosen],
+            None if self.topics is None else replace(self.topics, numbers=self.topics.numbers[chosen]),
         )
 
 
@@ -50,8 +85,8 @@ class HeldOut:
 
     logits: Float32
     """(n, classes); rows of examples that were never held out are zero."""
-    likeness: Float32
-    """(n, classes) likeness to the other folds' examples; zero without an encoder."""
+    evidence: Mapping[Evidence, Float32]
+    """(n, classes) of each kind that there is, likewise."""
     is_held_out: NDArray[np.bool_]
     mean_weights: Float32
     """Mean of the folds' weights: a good start for the final fit."""
@@ -78,21 +113,41 @@ def hold_out(
 ) -> HeldOut:
     """Fits once for every fold, on the other folds; `workers` fits run at a time, which changes no result."""
     folds = [fold for fold in np.unique(fold_of) if fold != ALWAYS_TRAINED]
+    kinds = [] if problem.topics is None else [Evidence.TOPICS]
+    kinds += [Evidence.VECTORS, Evidence.GRAMS] if problem.vectors.shape[1] else []
     logits = np.zeros((len(problem.classes), problem.class_count), dtype=np.float32)
-    likeness = np.zeros_like(logits)
-    total = np.zeros((problem.design.width, problem.class_count), dtype=np.float32)
+    found = {kind: np.zeros_like(logits) for kind in kinds}
+    columns = problem.class_count + (0 if problem.topics is None else problem.topics.count)
+    total = np.zeros((problem.design.width, columns), dtype=np.float32)
 
     def fit_fold(fold: int) -> Float32:
         return problem.part(np.flatnonzero(fold_of != fold)).fit(regression)
 
     with ThreadPoolExecutor(workers) as pool:
         for fold, weights in zip(folds, pool.map(fit_fold, folds), strict=True):
-            held = np.flatnonzero(fold_of == fold)
-            logits[held] = problem.design.rows(held).logits(weights)
+            held, others = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+            scored = problem.design.rows(held).logits(weights)
+            logits[held] = scored[:, : problem.class_count]
+            if problem.topics is not None:
+                found[Evidence.TOPICS][held] = evidence(scored[:, problem.class_count :], problem.topics.starts)
             if problem.vectors.shape[1]:
-                others = np.flatnonzero(fold_of != fold)
-                known = Neighbours.of(problem.vectors[others], problem.classes[others], problem.class_count)
-                likeness[held] = known.likeness(problem.vectors[held])
+                found[Evidence.VECTORS][held], found[Evidence.GRAMS][held] = _likeness(problem, held, others)
             total += weights
             on_fold()
-    return HeldOut(logits, likeness, fold_of != ALWAYS_TRAINED, total / np.float32(max(len(folds), 1)))
+    return HeldOut(logits, found, fold_of != ALWAYS_TRAINED, total / np.float32(max(len(folds), 1)))
+
+
+def _likeness(problem: Problem, held: NDArray[np.intp], others: NDArray[np.intp]) -> tuple[Float32, Float32]:
+    """(held, classes) likeness to the other examples by vectors, and by n-grams."""
+    order, starts = by_class(problem.classes[others], problem.class_count)
+    known = others[order]
+    by_vectors = VectorNeighbours(problem.vectors[known], starts).likeness(problem.vectors[held])
+    transposed = problem.grams[known].T.tocsr()
+    by_grams = [
+        nearest(
+            (problem.grams[held[first : first + _COMPARED_AT_ONCE]] @ transposed).toarray() / np.float32(BLOCKS),
+            starts,
+        )
+        for first in range(0, len(held), _COMPARED_AT_ONCE)
+    ]
+    return by_vectors, np.concatenate(by_grams)

@@ -60,9 +60,9 @@ def build(request: BuildRequest, path: Path, progress: Progress) -> Pair:
 
 def _examples(request: BuildRequest, knowledge: Knowledge) -> list[Example]:
     """The manifest's examples and the pairs' questions, spelt as the gateway spells what users write."""
-    listed = [(text, intent) for text, intent, _ in request.examples]
-    pairs = [(example.text, example.intent) for example in knowledge.examples]
-    return [Example(normalise(text), intent) for text, intent in listed + pairs]
+    listed = [Example(normalise(text), intent) for text, intent, _ in request.examples]
+    pairs = [Example(normalise(example.text), example.intent, example.answer) for example in knowledge.examples]
+    return listed + pairs
 
 
 class _Builder:
@@ -78,7 +78,7 @@ class _Builder:
 
     def intent(self, examples: Sequence[Example]) -> str:
         """The version of the intent model: a hash of its examples, its encoder and the threshold of its report."""
-        rows = msgspec.json.encode([(example.text, example.intent) for example in examples])
+        rows = msgspec.json.encode([(example.text, example.intent, example.answer) for example in examples])
         version = digest(rows, self._settings, repr(self._request.confidence).encode())
         target = self._folder / "intent" / version
         if target.is_dir():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from chatflow_runtime.domain.reply import Citation, Origin, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A text and where it comes from. `is_partial`: the stream broke off after its first delta."""
 
     text: str

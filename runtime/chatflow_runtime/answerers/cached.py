@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.domain.routing import Intent
 
 
-@dataclass(frozen=True, slots=True)
-class CachedAnswer:
+class CachedAnswer(msgspec.Struct, frozen=True):
     """An answer and the classification that led to it."""
 
     answer: Answer

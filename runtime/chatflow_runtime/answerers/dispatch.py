@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
 import structlog
 from chatflow_api.runtime_config import LanguageModelConfig, RuntimeConfig
 
@@ -43,8 +44,7 @@ from chatflow_runtime.sink import DeltaSink
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """A message that is ready to be answered: normalised and moderated."""
 
     uid: str
@@ -65,8 +65,7 @@ class Question:
         return Intent(found.intent, found.confidence, found.is_in_scope)
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(msgspec.Struct, frozen=True):
     """What a route comes to."""
 
     event: Event
@@ -204,9 +203,8 @@ class Dispatcher:
         history: Sequence[Message] | None,
     ) -> Answer:
         config = self.config.knowledge
-        passages = await self.retriever.search(
-            Query(question.text, route.intent, question.classification.embedding), config.top_k
-        )
+        found = question.classification
+        passages = await self.retriever.search(Query(question.text, found.alternatives, found.embedding), config.top_k)
         if route.is_known:
             known = knowledge.answer(passages, config.min_score)
             if known is not None:

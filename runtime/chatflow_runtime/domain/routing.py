@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, SlotConfig
 
 from chatflow_runtime.domain.conversation import Memory, Scene
@@ -18,8 +19,7 @@ MAX_ASKED = 3
 """A slot that was asked this often without a usable answer ends the action."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(msgspec.Struct, frozen=True):
     """What the classifier made of a text; `name` is None when there is no classifier."""
 
     name: str | None
@@ -27,30 +27,25 @@ class Intent:
     is_in_scope: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Greet:
+class Greet(msgspec.Struct, frozen=True):
     """The user says hello."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """The user gives the action up, or failed too often to name a slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class AskRating:
+class AskRating(msgspec.Struct, frozen=True):
     """The answer helped: ask for a rating."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """The user rates."""
 
     score: int
 
 
-@dataclass(frozen=True, slots=True)
-class Collect:
+class Collect(msgspec.Struct, frozen=True):
     """Ask for a slot; `is_repeated` when the last answer held no such value."""
 
     action: ActionConfig
@@ -59,20 +54,16 @@ class Collect:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(msgspec.Struct, frozen=True):
     """Everything an action needs is there: call it."""
 
     action: ActionConfig
     slots: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A question. `intent` is acted on, or None; `is_known` allows an answer from knowledge; `resume` is a slot
-    question that waits meanwhile."""
+class Answer(msgspec.Struct, frozen=True):
+    """A question. `is_known` allows an answer from knowledge; `resume` is a slot question that waits meanwhile."""
 
-    intent: str | None
     is_known: bool
     resume: Collect | None = None
 
@@ -131,12 +122,12 @@ def missing_slot(action: ActionConfig, slots: Mapping[str, str], rules: Rules) -
 
 def _question(text: str, memory: Memory, intent: Intent, rules: Rules) -> Route:
     if intent.name is None:
-        return Answer(intent=None, is_known=True)
+        return Answer(is_known=True)
     if not acted_on(intent, rules):
-        return Answer(intent=None, is_known=False)
+        return Answer(is_known=False)
     action = rules.actions_by_intent.get(intent.name)
     if action is None:
-        return Answer(intent=intent.name, is_known=True)
+        return Answer(is_known=True)
     return _proceed(action, {**memory.slots, **_values(text, action.slots, rules)}, rules)
 
 
@@ -153,7 +144,7 @@ def _collecting(text: str, phrase: Phrase | None, memory: Memory, intent: Intent
     ask_again = Collect(action, slot, memory.slots, is_repeated=True)
     if acted_on(intent, rules) and intent.name != action.intent:
         other = _question(text, memory, intent, rules)
-        return Answer(intent.name, is_known=True, resume=ask_again) if isinstance(other, Answer) else other
+        return Answer(is_known=True, resume=ask_again) if isinstance(other, Answer) else other
     return Cancel() if memory.asked >= MAX_ASKED else ask_again
 
 

@@ -34,6 +34,8 @@ def server_config(app: ASGIApp, host: str, port: int, *, drain_s: int = 30, back
         log_level="warning",
         access_log=False,
         server_header=False,
+        # Nothing asks for the client's address or scheme.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=drain_s,
         backlog=backlog,

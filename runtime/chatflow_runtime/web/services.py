@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from chatflow_api.runtime_config import RuntimeConfig
 
 from chatflow_runtime.domain.conversation import Message, Scene
@@ -52,8 +53,7 @@ class Timing:
     """A JSON request that takes longer than this, or at most twice this, is watched for a client that leaves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True):
     """A message that has passed the checks of its form."""
 
     uid: str

@@ -53,6 +53,7 @@ class Document:
     blocks: tuple[Block, ...]
     title: str
     url: str | None = None
+    intent: str | None = None
 
 
 def chunks(document: Document, source: str) -> list[Entry]:
@@ -69,8 +70,10 @@ def chunks(document: Document, source: str) -> list[Entry]:
                 text=text,
                 kind="document",
                 source=source,
-                variants=(title,),
+                # The last heading says what the section is about; the path before it is the same for many.
+                variants=tuple(dict.fromkeys((title, path[-1]))),
                 url=document.url,
+                intent=document.intent,
             )
             found.setdefault(identity, entry)
     return list(found.values())

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 Kind = Literal["pair", "document"]
+INTENT = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
+"""Names of intents, as in the manifest."""
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,10 +37,11 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """A question that is known to have an intent."""
+    """A question that is known to have an intent. `answer` is the id of the entry that answers it."""
 
     text: str
     intent: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from chatflow_runtime.adapters.knowledge import scoring, storage
 from chatflow_runtime.adapters.knowledge.entries import Entry, Knowledge
 from chatflow_runtime.adapters.knowledge.lexical import LexicalIndex, build_postings
+from chatflow_runtime.adapters.knowledge.segmentation import is_unspaced
 from chatflow_runtime.adapters.knowledge.vectors import (
     EXACT_ROWS,
     Encoder,
@@ -88,14 +89,11 @@ class KnowledgeIndex:
     ) -> None:
         self.version = version
         self.entries = entries
-        self._lexical = lexical
-        self._vectors = vectors
-        intents = np.array([entry.intent or "" for entry in entries])
-        self._no_agreement = np.where(intents == "", 0.0, scoring.OTHER_INTENT).astype(np.float32)
-        self._agreements = {
-            str(intent): np.where(intents == intent, scoring.SAME_INTENT, self._no_agreement).astype(np.float32)
-            for intent in set(intents.tolist()) - {""}
-        }
+        self.lexical = lexical
+        self.vectors = vectors
+        names = sorted({entry.intent for entry in entries if entry.intent})
+        self.intents = {name: place for place, name in enumerate(names)}
+        self.intent_of = np.array([self.intents.get(entry.intent or "", len(names)) for entry in entries], np.intp)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -103,13 +101,13 @@ class KnowledgeIndex:
         schema, or needs faiss where that is not installed."""
         manifest = storage.read_manifest(folder)
         entries, postings = storage.read_text_index(folder)
-        vectors = storage.read_vectors(folder, postings) if manifest.counts.vectors else None
+        vectors = storage.read_vectors(folder, entries) if manifest.counts.vectors else None
         return cls(manifest.version, entries, LexicalIndex(postings), vectors)
 
     @property
     def dimension(self) -> int | None:
         """Length of the vectors that questions are compared by; None when there are none (light mode)."""
-        return self._vectors.dimension if self._vectors else None
+        return self.vectors.dimension if self.vectors else None
 
     @property
     def is_heavy(self) -> bool:
@@ -122,61 +120,78 @@ class KnowledgeIndex:
         Together, questions share one pass over the vectors. An embedding of another length than the index's is left
         aside, and the question searched for by its words.
         """
+        found: list[list[Passage]] = [[] for _ in queries]
         if not self.entries:
-            return [[] for _ in queries]
+            return found
         usable = [
             (number, query.embedding)
             for number, query in enumerate(queries)
             if query.embedding is not None and len(query.embedding) == self.dimension
         ]
-        if self._vectors is None or not usable:
-            return [self._fused(query, top_k, None) for query in queries]
-        questions = centred(np.stack([embedding for _, embedding in usable]), self._vectors.centre)
-        rows = {number: row for row, (number, _) in enumerate(usable)}
-        if not self._vectors.is_exact:
-            return [
-                self._proposed(self._vectors, query, top_k, questions[rows[number]])
-                if number in rows
-                else self._fused(query, top_k, None)
-                for number, query in enumerate(queries)
-            ]
-        compared = self._vectors.all(questions)
-        similar = {number: compared[row] for number, row in rows.items()}
-        return [self._fused(query, top_k, similar.get(number)) for number, query in enumerate(queries)]
+        if self.vectors is not None and usable:
+            questions = centred(np.stack([embedding for _, embedding in usable]), self.vectors.centre)
+            by_both = [number for number, _ in usable]
+            asked = [queries[number] for number in by_both]
+            search = self._exactly if self.vectors.is_exact else self._approximately
+            _put(found, by_both, search(self.vectors, asked, top_k, questions))
+        else:
+            by_both = []
+        by_words = sorted(set(range(len(queries))).difference(by_both))
+        if by_words:
+            asked = [queries[number] for number in by_words]
+            lexical = self.lexical.scores([query.text for query in asked])
+            evidence = _by_script(scoring.LIGHT, asked) * lexical
+            _put(found, by_words, self._passages(asked, top_k, evidence, scoring.LIGHT))
+        return found
 
-    def _proposed(self, vectors: VectorIndex, query: Query, top_k: int, question: Floats) -> list[Passage]:
-        """The search of one question among the entries that faiss or lexical search proposes."""
-        candidates = vectors.proposed(question)
-        lexical = self._lexical.scores(query.text)
-        if lexical is not None:
+    def _exactly(
+        self, vectors: VectorIndex, queries: Sequence[Query], top_k: int, questions: Floats
+    ) -> list[list[Passage]]:
+        """The search among all entries."""
+        lexical = self.lexical.scores([query.text for query in queries])
+        evidence = _by_both(queries, lexical, vectors.all(questions))
+        return self._passages(queries, top_k, evidence, scoring.HYBRID)
+
+    def _approximately(
+        self, vectors: VectorIndex, queries: Sequence[Query], top_k: int, questions: Floats
+    ) -> list[list[Passage]]:
+        """The search, for each question, among the entries that faiss or lexical search proposes."""
+        found: list[list[Passage]] = []
+        for query, question in zip(queries, questions, strict=True):
+            lexical = self.lexical.scores([query.text])
             kept = min(LEXICAL_CANDIDATES, len(self.entries))
             best = np.argpartition(lexical[0], -kept)[-kept:]
-            candidates = np.union1d(candidates, best[lexical[0][best] > 0]).astype(np.int32)
-            lexical = lexical[0][candidates], lexical[1][candidates]
-        evidence = _evidence(lexical, vectors.some(question, candidates), len(candidates))
-        return self._passages(query, top_k, evidence, scoring.HYBRID.base, candidates)
-
-    def _fused(self, query: Query, top_k: int, similarities: Similarities | None) -> list[Passage]:
-        weights = scoring.LIGHT if similarities is None else scoring.HYBRID
-        lexical = self._lexical.scores(query.text)
-        if lexical is None and similarities is None:
-            return []
-        evidence = _evidence(lexical, similarities, len(self.entries))
-        return self._passages(query, top_k, evidence, weights.base, None)
+            candidates = np.union1d(vectors.proposed(question), best[lexical[0][best] > 0]).astype(np.int32)
+            evidence = _by_both([query], lexical[:, candidates], vectors.some(question, candidates))
+            found += self._passages([query], top_k, evidence, scoring.HYBRID, candidates)
+        return found
 
     def _passages(
-        self, query: Query, top_k: int, evidence: Floats, base: float, candidates: Integers | None
-    ) -> list[Passage]:
-        logits = evidence + base
-        if query.intent is not None:
-            agreement = self._agreements.get(query.intent, self._no_agreement)
-            logits += agreement if candidates is None else agreement[candidates]
+        self,
+        queries: Sequence[Query],
+        top_k: int,
+        evidence: Floats,
+        weights: scoring.Weights,
+        candidates: Integers | None = None,
+    ) -> list[list[Passage]]:
+        """The best of the (n, candidates) by evidence and intent; without `candidates` they are all entries."""
+        agreement = np.array([scoring.agreement(query.intents, self.intents) for query in queries], dtype=np.float32)
+        agreement *= weights.intent
+        logits = agreement.take(self.intent_of if candidates is None else self.intent_of[candidates], axis=1)
+        logits += evidence
+        logits += weights.base
         order = _best(logits, 2 * top_k)
         places = order if candidates is None else candidates[order]
+        rows = np.arange(len(order))[:, None]
+        best = zip(places.tolist(), logits[rows, order].tolist(), evidence[rows, order].tolist(), strict=True)
+        return [self._distinct(top_k, *row) for row in best]
+
+    def _distinct(
+        self, top_k: int, places: Sequence[int], logits: Sequence[float], evidence: Sequence[float]
+    ) -> list[Passage]:
+        """The first passages that have evidence, none with the same title and text as an earlier one."""
         found: dict[tuple[str, str], Passage] = {}
-        for place, logit, support in zip(
-            places.tolist(), logits[order].tolist(), evidence[order].tolist(), strict=True
-        ):
+        for place, logit, support in zip(places, logits, evidence, strict=True):
             entry = self.entries[place]
             if support > 0 and (entry.title, entry.text) not in found:
                 found[entry.title, entry.text] = _passage(entry, scoring.score(logit))
@@ -185,23 +200,33 @@ class KnowledgeIndex:
         return list(found.values())
 
 
+def _put(found: list[list[Passage]], numbers: Sequence[int], passages: Sequence[list[Passage]]) -> None:
+    for number, best in zip(numbers, passages, strict=True):
+        found[number] = best
+
+
 def _best(logits: Floats, count: int) -> NDArray[np.intp]:
-    """Where the highest values stand, highest first."""
-    if len(logits) <= _SORTED_WHOLE:
-        return np.argsort(-logits)[:count]
-    best = np.argpartition(logits, -count)[-count:]
-    return best[np.argsort(-logits[best])]
+    """Where the highest values of each row stand, highest first."""
+    if logits.shape[1] <= _SORTED_WHOLE:
+        return (-logits).argsort(axis=1)[:, :count]
+    best = logits.argpartition(-count, axis=1)[:, -count:]
+    rows = np.arange(len(best))[:, None]
+    return best[rows, logits[rows, best].argsort(axis=1)[:, ::-1]]
 
 
-def _evidence(lexical: tuple[Floats, Floats] | None, similarities: Similarities | None, count: int) -> Floats:
-    """What speaks for each of `count` entries, before the base and the intent."""
-    weights = scoring.LIGHT if similarities is None else scoring.HYBRID
-    evidence: Floats = np.zeros(count, dtype=np.float32)
-    if lexical is not None:
-        evidence = weights.entry * lexical[0] + weights.variant * lexical[1]
-    if similarities is not None:
-        evidence = evidence + weights.question * similarities.best + weights.questions * similarities.mean
-        evidence = evidence + weights.answer * similarities.answer
+def _by_script(weights: scoring.Weights, queries: Sequence[Query]) -> Floats:
+    """(n, 1) weights of lexical search."""
+    chosen = [[weights.unspaced if is_unspaced(query.text) else weights.spaced] for query in queries]
+    return np.array(chosen, dtype=np.float32)
+
+
+def _by_both(queries: Sequence[Query], lexical: Floats, similarities: Similarities) -> Floats:
+    """(n, candidates): what speaks for each, before the base and the intent."""
+    weights = scoring.HYBRID
+    evidence: Floats = _by_script(weights, queries) * lexical
+    evidence += weights.question * similarities.best
+    evidence += weights.questions * similarities.mean
+    evidence += weights.answer * similarities.answer
     return evidence
 
 

@@ -1,7 +1,7 @@
-"""Lexical search: BM25F over whole entries, and the cosine with each question variant. `index` builds and stores it.
+"""Lexical search: BM25F over entries. `index` builds and stores it.
 
-Both are sums over the terms of a question, so one table of postings serves both: columns 0 to E-1 are entries, those
-from E on are variants. Scores lie in 0 to 1, because they are divided by what a perfect match would reach.
+Scores lie in 0 to 1, because they are divided by what a perfect match would reach. The questions of an entry count as
+one field: the cosine with each of them, tried beside it, added nothing.
 BM25F: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009, section 3.6.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,16 +33,14 @@ DENSE_BYTES = 32_000_000
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """The stored form. Term t has the postings starts[t] to starts[t + 1]; `owners` gives each variant's entry, in
-    ascending order, and every entry has at least one variant."""
+    """The stored form. Term t has the postings starts[t] to starts[t + 1], each an entry and a weight."""
 
     terms: tuple[str, ...]
     rarity: Floats
     """(T,) inverse document frequency, counted in entries, times the weight of the term's kind."""
     starts: NDArray[np.int64]
-    columns: Integers
+    entries: Integers
     weights: Floats
-    owners: Integers
     entry_count: int
 
 
@@ -59,60 +57,72 @@ class LexicalIndex:
 
     def __init__(self, postings: Postings) -> None:
         self._entry_count = postings.entry_count
-        self._column_count = postings.entry_count + len(postings.owners)
-        self._first_variants = np.flatnonzero(np.diff(postings.owners, prepend=-1))
         self._unseen = _rarity(postings.entry_count, 0)
         self._terms = {
             term: (number, rarity)
             for number, (term, rarity) in enumerate(zip(postings.terms, postings.rarity.tolist(), strict=True))
         }
-        self._rows = _dense(postings, self._column_count)
+        self._rows = _dense(postings)
         bounds = postings.starts.tolist()
         slices = [slice(start, end) for start, end in pairwise(bounds)] if self._rows is None else []
-        self._columns = [postings.columns[part] for part in slices]
+        self._entries = [postings.entries[part] for part in slices]
         self._weights = [postings.weights[part] for part in slices]
 
-    def scores(self, text: str) -> tuple[Floats, Floats] | None:
-        """(BM25F of each entry, cosine of each entry's best variant), both (E,) and in 0 to 1; None without any
-        common term. `text` is normalised."""
-        numbers: list[int] = []
-        total = squares = 0.0
-        for term in terms(text):
-            known = self._terms.get(term)
-            if known is None:
-                rarity = self._unseen * (SECONDARY_WEIGHT if is_secondary(term) else 1.0)
-            else:
-                numbers.append(known[0])
-                rarity = known[1]
-            total += rarity
-            squares += rarity * rarity
-        if not numbers:
-            return None
-        sums = self._sums(numbers)
-        best = np.maximum.reduceat(sums[self._entry_count :], self._first_variants)
-        return sums[: self._entry_count] * np.float32(1 / total), best * np.float32(1 / math.sqrt(squares))
+    def scores(self, texts: Sequence[str]) -> Floats:
+        """(n, E) BM25F of each entry for each normalised text, in 0 to 1; 0 without any common term."""
+        found: list[list[int]] = []
+        perfect: list[float] = []
+        for text in texts:
+            numbers: list[int] = []
+            total = 0.0
+            for term in terms(text):
+                known = self._terms.get(term)
+                if known is None:
+                    total += self._unseen * (SECONDARY_WEIGHT if is_secondary(term) else 1.0)
+                else:
+                    numbers.append(known[0])
+                    total += known[1]
+            found.append(numbers)
+            perfect.append(total or 1.0)
+        sums = self._by_postings(found) if self._rows is None else _by_rows(self._rows, found)
+        sums /= np.array(perfect, dtype=np.float32)[:, None]
+        return sums
 
-    def _sums(self, numbers: list[int]) -> Floats:
-        if self._rows is not None:
-            total: Floats = np.add.reduce(self._rows.take(numbers, axis=0), axis=0)
-            return total
-        columns = np.concatenate([self._columns[number] for number in numbers])
-        weights = np.concatenate([self._weights[number] for number in numbers])
-        return np.bincount(columns, weights, self._column_count).astype(np.float32)
+    def _by_postings(self, found: Sequence[Sequence[int]]) -> Floats:
+        """(n, E) sums of the weights of each text's terms."""
+        sums = np.zeros((len(found), self._entry_count), dtype=np.float32)
+        for row, numbers in zip(sums, found, strict=True):
+            if numbers:
+                entries = np.concatenate([self._entries[number] for number in numbers])
+                weights = np.concatenate([self._weights[number] for number in numbers])
+                row += np.bincount(entries, weights, self._entry_count)
+        return sums
 
 
-def _dense(postings: Postings, column_count: int) -> Floats | None:
-    """The postings as a matrix (T, columns) where that is small: adding up its rows takes half as long."""
-    if len(postings.terms) * column_count * 4 > DENSE_BYTES:
+def _by_rows(rows: Floats, found: Sequence[Sequence[int]]) -> Floats:
+    """The same from a dense matrix, whose last row is zero and ends every text, so that none is empty."""
+    ids: list[int] = []
+    starts: list[int] = []
+    for numbers in found:
+        starts.append(len(ids))
+        ids += numbers
+        ids.append(len(rows) - 1)
+    sums: Floats = np.add.reduceat(rows.take(ids, axis=0), starts, axis=0)
+    return sums
+
+
+def _dense(postings: Postings) -> Floats | None:
+    """The postings as a matrix (T + 1, E), the last row zero, where that is small: its rows are quicker to add up."""
+    if len(postings.terms) * postings.entry_count * 4 > DENSE_BYTES:
         return None
-    rows = np.zeros((len(postings.terms), column_count), dtype=np.float32)
+    rows = np.zeros((len(postings.terms) + 1, postings.entry_count), dtype=np.float32)
     numbers = np.repeat(np.arange(len(postings.terms)), np.diff(postings.starts))
-    rows[numbers, postings.columns] = postings.weights
+    rows[numbers, postings.entries] = postings.weights
     return rows
 
 
 def build_postings(entries: Sequence[Entry]) -> Postings:
-    """The postings of all entries and variants. Texts are read twice, so that their terms need not all be held."""
+    """The postings of all entries. Texts are read twice, so that their terms need not all be held."""
     frequencies, lengths = _statistics(entries)
     rarity = {
         term: _rarity(len(entries), count) * (SECONDARY_WEIGHT if is_secondary(term) else 1.0)
@@ -120,22 +130,19 @@ def build_postings(entries: Sequence[Entry]) -> Postings:
     }
     numbers = {term: number for number, term in enumerate(rarity)}
     rows, columns, weights = array("i"), array("i"), array("f")
-    owners = array("i")
-    for owner, entry in enumerate(entries):
-        for column, weighted in _columns(entry, owner, len(entries) + len(owners), rarity, lengths):
-            rows.extend(numbers[term] for term in weighted)
-            columns.extend([column] * len(weighted))
-            weights.extend(weighted.values())
-        owners.extend([owner] * len(entry.variants))
+    for column, entry in enumerate(entries):
+        saturated = _saturated(*_fields(entry), lengths)
+        rows.extend(numbers[term] for term in saturated)
+        columns.extend([column] * len(saturated))
+        weights.extend(share * rarity[term] for term, share in saturated.items())
     order = np.argsort(np.asarray(rows, dtype=np.int32), kind="stable")
     counts = np.bincount(np.asarray(rows, dtype=np.int32), minlength=len(rarity))
     return Postings(
         terms=tuple(rarity),
         rarity=np.array(list(rarity.values()), dtype=np.float32),
         starts=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        columns=np.asarray(columns, dtype=np.int32)[order],
+        entries=np.asarray(columns, dtype=np.int32)[order],
         weights=np.asarray(weights, dtype=np.float32)[order],
-        owners=np.asarray(owners, dtype=np.int32),
         entry_count=len(entries),
     )
 
@@ -152,19 +159,6 @@ def _statistics(entries: Sequence[Entry]) -> tuple[dict[str, int], _Lengths]:
         answer_total += sum(answer.values())
     count = len(entries) or 1
     return frequencies, _Lengths(question_total / count or 1.0, answer_total / count or 1.0)
-
-
-def _columns(
-    entry: Entry, column: int, first_variant: int, rarity: dict[str, float], lengths: _Lengths
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """(column, weight of each term) of the entry, then of each of its variants."""
-    questions, answer, topic = _fields(entry)
-    saturated = _saturated(questions, answer, topic, lengths)
-    yield column, {term: share * rarity[term] for term, share in saturated.items()}
-    for number, bag in enumerate(questions, first_variant):
-        weights = {term: (1 + math.log(count)) * rarity[term] for term, count in bag.items()}
-        length = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
-        yield number, {term: weight * rarity[term] / length for term, weight in weights.items()}
 
 
 def _fields(entry: Entry) -> tuple[list[dict[str, int]], dict[str, int], dict[str, int]]:

@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from chatflow_runtime.adapters.knowledge.documents import Block, BlockKind, Document
+from chatflow_runtime.adapters.knowledge.entries import INTENT
 from chatflow_runtime.adapters.knowledge.html import text_of_html
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?\n)?---[ \t]*(\r?\n|\Z)", re.DOTALL)
@@ -17,28 +18,34 @@ _CJK_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uf
 
 
 def read_markdown(text: str, fallback_title: str) -> Document:
-    """The document; a front matter may give `title` and `url`. Raises ValueError when the front matter is broken."""
-    title, url, body = _front_matter(text)
+    """The document; a front matter may give `title`, `url` and `intent`, the intent of the questions that the whole
+    document answers. Raises ValueError when the front matter is broken."""
+    fields, body = _front_matter(text)
+    intent = fields.get("intent")
+    if intent is not None and not INTENT.fullmatch(intent):
+        raise ValueError(f"the front matter's intent is {intent!r}; it is lower-case letters, digits, '_' and '-'")
     tokens = MarkdownIt("commonmark").enable("table").parse(body)
-    return Document(tuple(_blocks(tokens)), title or fallback_title, url)
+    url = fields.get("url", "")
+    return Document(
+        tuple(_blocks(tokens)),
+        fields.get("title") or fallback_title,
+        url if url.startswith(("http://", "https://")) else None,
+        intent,
+    )
 
 
-def _front_matter(text: str) -> tuple[str | None, str | None, str]:
+def _front_matter(text: str) -> tuple[dict[str, str], str]:
+    """Its fields that are texts, and what follows it."""
     found = _FRONT_MATTER.match(text)
     if found is None:
-        return None, None, text
+        return {}, text
     try:
         fields = yaml.safe_load(found[1] or "")
     except yaml.YAMLError as error:
         raise ValueError(f"the front matter between the '---' lines is no YAML ({error})") from error
     if not isinstance(fields, dict):
-        return None, None, text
-    title, url = fields.get("title"), fields.get("url")
-    return (
-        title if isinstance(title, str) else None,
-        url if isinstance(url, str) and url.startswith(("http://", "https://")) else None,
-        text[found.end() :],
-    )
+        return {}, text
+    return {name: value for name, value in fields.items() if isinstance(value, str)}, text[found.end() :]
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[Block]:

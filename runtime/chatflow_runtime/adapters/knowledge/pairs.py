@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from chatflow_api.v1alpha1 import OUT_OF_SCOPE
 
-from chatflow_runtime.adapters.knowledge.entries import Entry, fingerprint
+from chatflow_runtime.adapters.knowledge.entries import INTENT, Entry, fingerprint
 
 FIELDS = ("id", "intent", "topic", "question", "similar", "answer", "url")
 QUESTION_LENGTH = 500
@@ -23,7 +23,6 @@ ANSWER_LENGTH = 8000
 SIMILAR_COUNT = 100
 
 _ID = re.compile(r"[^\s/#]{1,100}")
-_INTENT = re.compile(r"[a-z]([a-z0-9_-]{0,61}[a-z0-9])?")
 _URL = re.compile(r"https?://\S{1,1990}")
 _SPACE = re.compile(r"\s+")
 
@@ -173,7 +172,7 @@ class _Fields:
         return value
 
     def _intent(self) -> str | None:
-        intent = self._matching("intent", _INTENT, "it is lower-case letters, digits, '_' and '-', at most 63 of them")
+        intent = self._matching("intent", INTENT, "it is lower-case letters, digits, '_' and '-', at most 63 of them")
         if intent == OUT_OF_SCOPE:
             self._problem(
                 f"intent is {OUT_OF_SCOPE!r}, which is kept for questions that must not be answered;"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from chatflow_runtime.adapters.knowledge.index import KnowledgeIndex
@@ -14,8 +14,7 @@ from chatflow_runtime.ports import Passage, Query
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
+class _Search(msgspec.Struct, frozen=True):
     query: Query
     top_k: int
     found: asyncio.Future[list[Passage]]

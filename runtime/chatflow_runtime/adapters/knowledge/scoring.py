@@ -1,14 +1,14 @@
 """The one score of a passage: how likely it answers the question, from all that is known of the two. `index` calls it.
 
-The weights were fitted on the training side of the two example flows: 1,028 question variants, each held out of the
-index that it was looked up in, and the out-of-scope training lines; the examples' labelled test files had no part. The
-proportions come from a conditional logit over all entries, scale and base from a logistic regression on whether the
-best entry is right.
+The weights come from `python -m e2e.load.retrieval_weights`: they are fitted on the training side of the two example
+flows, each question held out of the index that it was looked up in and of the intent model that classified it. Labelled
+questions had no part.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -16,27 +16,43 @@ from dataclasses import dataclass
 class Weights:
     """What each similarity, itself 0 to 1, adds to the logit of the score."""
 
-    entry: float
-    """BM25F of the whole entry."""
-    variant: float
-    """Cosine with the best question variant, in terms."""
+    spaced: float
+    """BM25F of the whole entry, for a question in words."""
+    unspaced: float
+    """The same for a question in Chinese, Japanese or Korean, whose terms are characters and pairs of them."""
     question: float
     """Cosine with the nearest question variant, in sentence vectors."""
     questions: float
     """Cosine with the mean of all variants, in sentence vectors."""
     answer: float
     """Cosine with title and text, in sentence vectors."""
+    intent: float
+    """Logarithm of the probability of the entry's intent."""
     base: float
 
 
-LIGHT = Weights(entry=5.7, variant=0.8, question=0.0, questions=0.0, answer=0.0, base=-2.6)
-HYBRID = Weights(entry=3.7, variant=0.0, question=1.9, questions=2.9, answer=2.3, base=-4.0)
+LIGHT = Weights(spaced=6.76, unspaced=9.47, question=0.0, questions=0.0, answer=0.0, intent=0.30, base=-2.90)
+HYBRID = Weights(spaced=4.19, unspaced=6.44, question=1.92, questions=2.83, answer=2.10, intent=0.19, base=-4.06)
 
-SAME_INTENT = 1.0
-"""Added to the logit of a passage whose intent is the one acted on."""
-OTHER_INTENT = -2.0
-"""Added when the passage has another one. An intent is acted on only when it is hardly ever wrong, so this may weigh a
-lot."""
+_LEAST = 0.003
+"""Probability of an intent that is not among the alternatives of a classification, and the least of any."""
+_UNLIKELY = math.log(_LEAST)
+_UNKNOWN = math.log(0.2)
+"""Stands for an entry without an intent."""
+
+
+def agreement(intents: Sequence[tuple[str, float]], places: Mapping[str, int]) -> list[float]:
+    """What the likely intents of a question, with their probabilities, say of entries by their intent: a logarithm
+    for each place of an intent, and in the last place that of entries without one. All 0 for no intents."""
+    if not intents:
+        return [0.0] * (len(places) + 1)
+    found = [_UNLIKELY] * len(places)
+    for name, probability in intents:
+        place = places.get(name)
+        if place is not None and probability > _LEAST:
+            found[place] = math.log(probability)
+    found.append(_UNKNOWN)
+    return found
 
 
 def score(logit: float) -> float:

@@ -13,7 +13,9 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-_RUN = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+)|([^\W_]+(?:['’][^\W_]+)?)")
+_SCRIPTS = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
+_UNSPACED = re.compile(_SCRIPTS)
+_RUN = re.compile(rf"({_SCRIPTS}+)|([^\W_]+(?:['’][^\W_]+)?)")
 _PIECE_LENGTH = 4
 _LONGEST_WORD = 40
 _MOST_DIGITS = 4
@@ -33,6 +35,11 @@ def terms(text: str) -> dict[str, int]:
         for term in (*cjk, *map("".join, pairwise(cjk))) if cjk else _word_terms(word):
             counts[term] = counts.get(term, 0) + 1
     return counts
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether the text holds Chinese, Japanese or Korean."""
+    return _UNSPACED.search(text) is not None
 
 
 def is_secondary(term: str) -> bool:

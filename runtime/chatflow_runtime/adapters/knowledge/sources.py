@@ -44,7 +44,9 @@ def read_files(files: Iterable[SourceFile]) -> Knowledge:
     if problems:
         raise SourcesInvalid(tuple(problems))
     found = tuple(entry for _, entry in entries.values())
-    examples = (TrainingExample(text, entry.intent) for entry in found if entry.intent for text in entry.variants)
+    examples = (
+        TrainingExample(text, entry.intent, entry.id) for entry in found if entry.intent for text in entry.variants
+    )
     return Knowledge(found, tuple(examples))
 
 

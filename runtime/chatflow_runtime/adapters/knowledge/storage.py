@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from chatflow_runtime.adapters.knowledge.lexical import Postings
 from chatflow_runtime.adapters.knowledge.vectors import VectorIndex, load_approximate
 from chatflow_runtime.errors import ArtefactInvalid
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 ENTRIES = "entries.msgpack"
 TERMS = "terms.msgpack"
@@ -110,9 +110,8 @@ def write_text_index(folder: Path, entries: bytes, postings: Postings) -> None:
         folder / POSTINGS,
         rarity=postings.rarity,
         starts=postings.starts,
-        columns=postings.columns,
+        entries=postings.entries,
         weights=postings.weights,
-        owners=postings.owners,
     )
 
 
@@ -122,15 +121,15 @@ def read_text_index(folder: Path) -> tuple[tuple[Entry, ...], Postings]:
         entries = msgspec.msgpack.decode((folder / ENTRIES).read_bytes(), type=tuple[Entry, ...])
         terms = msgspec.msgpack.decode((folder / TERMS).read_bytes(), type=tuple[str, ...])
         with np.load(folder / POSTINGS, allow_pickle=False) as arrays:
-            names = ("rarity", "starts", "columns", "weights", "owners")
+            names = ("rarity", "starts", "entries", "weights")
             stored = {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
         raise ArtefactInvalid(f"{folder}: the index cannot be read ({error}); {_REMEDY}") from error
     return entries, Postings(terms=terms, entry_count=len(entries), **stored)
 
 
-def read_vectors(folder: Path, postings: Postings) -> VectorIndex:
-    """The vectors, exact or approximate as they were written. Raises ArtefactInvalid."""
+def read_vectors(folder: Path, entries: Sequence[Entry]) -> VectorIndex:
+    """The vectors of the entries, exact or approximate as they were written. Raises ArtefactInvalid."""
     approximate = None
     try:
         is_exact = not (folder / APPROXIMATE).exists()
@@ -141,7 +140,8 @@ def read_vectors(folder: Path, postings: Postings) -> VectorIndex:
         raise ArtefactInvalid(f"{folder}: the vectors cannot be read ({error}); {_REMEDY}") from error
     if not is_exact:
         approximate = load_approximate(folder / APPROXIMATE, len(rows))
-    return VectorIndex(rows, centre, postings.owners, approximate)
+    owners = np.repeat(np.arange(len(entries), dtype=np.int32), [len(entry.variants) for entry in entries])
+    return VectorIndex(rows, centre, owners, approximate)
 
 
 def _checksum(path: Path) -> str:

@@ -73,7 +73,7 @@ def _encode(texts: list[str], encoder: Encoder) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Similarities:
-    """Cosines of a question with entries, (E,) each."""
+    """Cosines of n questions with E entries, (n, E) each."""
 
     best: Floats
     """With the nearest question variant."""
@@ -111,14 +111,15 @@ class VectorIndex:
         """Whether every entry is compared."""
         return self._exact is not None
 
-    def all(self, questions: Floats) -> list[Similarities]:
+    def all(self, questions: Floats) -> Similarities:
         """Centred questions (n, d) compared with every entry."""
         assert self._exact is not None  # noqa: S101
         products = questions @ self._exact.T
         variants = products[:, : self._variant_count]
         best = np.maximum.reduceat(variants, self._first[:-1], axis=1)
-        mean = np.add.reduceat(variants, self._first[:-1], axis=1) / self._lengths
-        return [Similarities(*parts) for parts in zip(best, mean, products[:, self._variant_count :], strict=True)]
+        mean: Floats = np.add.reduceat(variants, self._first[:-1], axis=1)
+        mean /= self._lengths
+        return Similarities(best, mean, products[:, self._variant_count :])
 
     def proposed(self, question: Floats) -> Integers:
         """The entries that faiss finds nearest to a centred question (d,)."""
@@ -129,16 +130,16 @@ class VectorIndex:
         return np.unique(owners).astype(np.int32)
 
     def some(self, question: Floats, entries: Integers) -> Similarities:
-        """A centred question (d,) compared with some entries."""
+        """A centred question (d,) compared with some entries; n is 1."""
         counts = self._first[entries + 1] - self._first[entries]
         starts = np.append(0, np.cumsum(counts)[:-1])
         numbers = np.arange(counts.sum()) + np.repeat(self._first[entries] - starts, counts)
         rows = self._rows[numbers].astype(np.float32)
         products = rows @ question
         return Similarities(
-            best=np.maximum.reduceat(products, starts),
-            mean=np.divide(np.add.reduceat(products, starts), _sum_lengths(rows, starts), dtype=np.float32),
-            answer=self._rows[self._variant_count + entries].astype(np.float32) @ question,
+            best=np.maximum.reduceat(products, starts)[None],
+            mean=np.divide(np.add.reduceat(products, starts), _sum_lengths(rows, starts), dtype=np.float32)[None],
+            answer=(self._rows[self._variant_count + entries].astype(np.float32) @ question)[None],
         )
 
 
