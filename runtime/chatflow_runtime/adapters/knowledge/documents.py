@@ -12,8 +12,6 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import assert_never
 
-import rjieba
-
 from chatflow_runtime.adapters.knowledge.entries import Entry, fingerprint
 
 CHUNK_LENGTH = 800
@@ -154,6 +152,9 @@ def _sentences(text: str) -> Iterator[str]:
 def _words(text: str) -> list[str]:
     """Words with the white space after them; Chinese words as the segmenter finds them. A word that is longer than a
     chunk, such as an encoded picture, is cut anywhere."""
+    # It takes a while to load its dictionary, and a gateway cuts nothing.
+    import rjieba
+
     words: list[str] = []
     for run in re.findall(r"\S+\s*|\s+", text):
         words.extend(rjieba.cut(run) if _CJK.search(run) else [run])
