@@ -46,7 +46,8 @@ def origin_lines(reply: Mapping[str, Any]) -> list[str]:
     if reply.get("is_partial"):
         parts.append("broken off")
     lines = [f"[{' · '.join(parts)}]"]
-    for number, citation in enumerate(reply.get("citations", ()), start=1):
+    for place, citation in enumerate(reply.get("citations", ()), start=1):
+        number = citation.get("number", place)
         url = f"  {citation['url']}" if citation.get("url") else ""
         lines.append(f"  {number}. {citation['title']} ({citation['id']}, {citation['score']:.2f}){url}")
     return lines

@@ -27,7 +27,10 @@ REPLY = st.builds(
     origin=st.sampled_from(Origin),
     scene=st.sampled_from(Scene),
     confidence=st.none() | st.floats(0, 1),
-    citations=st.lists(st.builds(Citation, TEXTS, TEXTS, st.floats(0, 1)), max_size=3).map(tuple),
+    citations=st.lists(
+        st.builds(Citation, TEXTS, TEXTS, st.floats(0, 1), st.none() | TEXTS, st.none() | st.integers(1, 20)),
+        max_size=3,
+    ).map(tuple),
     usage=st.none() | st.builds(Usage, st.integers(0, 9), st.integers(0, 9)),
 )
 

@@ -305,6 +305,16 @@ async def test_a_newer_message_interrupts_where_the_scene_says_so() -> None:
         await first
     assert bench.llm.closed == 1
     assert (await bench.store.history("u1"))[0].text == "你们的吉祥物叫什么"
+    bench.llm.lines = ["禾禾。"]
+    assert (await bench.say("你们的吉祥物叫什么", "m1")).text == "禾禾。"
+    shown = [message.content for message in bench.llm.prompts[-1] if "吉祥物" in message.content]
+    assert shown == ["你们的吉祥物叫什么"]
+
+
+async def test_a_model_s_citation_carries_the_number_that_its_text_uses() -> None:
+    bench = Bench(llm=Script("large", ["一般三天[1]，", "详见[2]。"]))
+    reply = await bench.say("钱什么时候能拿回来呢")
+    assert [(citation.id, citation.number) for citation in reply.citations] == [("refund-time", 1)]
 
 
 async def test_a_claim_lost_before_the_first_piece_is_decided_again_and_after_it_never() -> None:

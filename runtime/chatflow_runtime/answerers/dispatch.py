@@ -210,7 +210,9 @@ class Dispatcher:
             if known is not None:
                 self.cache.put(question.revision, question.text, CachedAnswer(known, question.intent))
                 return known
-        prompts = self._prompts(question, history or conversation.history, passages)
+        # A message whose first attempt was interrupted stands in the stored history already.
+        earlier = [message for message in conversation.history if message.message_id != question.message_id]
+        prompts = self._prompts(question, history or earlier, passages)
         generated = await self.models.answer(prompts, sink)
         if generated is not None:
             return _citing(generated, passages)
@@ -284,6 +286,8 @@ def _pending(route: routing.Collect, memory: Memory) -> Memory:
 def _citing(answer: Answer, passages: Sequence[Passage]) -> Answer:
     """The passages that the text refers to by their numbers, as the prompt asks the model to."""
     cited = tuple(
-        passage.citation() for number, passage in enumerate(passages, start=1) if f"[{number}]" in answer.text
+        msgspec.structs.replace(passage.citation(), number=number)
+        for number, passage in enumerate(passages, start=1)
+        if f"[{number}]" in answer.text
     )
     return Answer(answer.text, answer.origin, cited, answer.usage, answer.model, answer.is_partial)

@@ -44,6 +44,8 @@ class Citation(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str
     score: float
     url: str | None = None
+    number: int | None = None
+    """What stands for it in the text of a language model, in square brackets."""
 
 
 class Usage(msgspec.Struct, frozen=True):

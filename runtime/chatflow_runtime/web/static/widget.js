@@ -875,7 +875,9 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
     }
 
     #sources(citations) {
-      const items = citations.map(({ title, url }) => element("li", {}, isWebAddress(url) ? link(url, title) : title));
+      const items = citations.map(({ title, url, number }) =>
+        element("li", {}, number ? `[${number}] ` : "", isWebAddress(url) ? link(url, title) : title),
+      );
       const summary = element("summary", {}, icon("book"), this.#strings.sources(citations.length));
       return element("details", { className: "sources" }, summary, element("ol", {}, ...items));
     }
