@@ -39,6 +39,23 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_takes_effect_once(
     gateway.close_gate()
 
 
+def test_a_widget_that_is_moved_in_the_page_sends_what_waits(new_page: NewPage, gateway: Gateway) -> None:
+    page = new_page()
+    page.goto(gateway.base_url)
+    say(page, SLOW)
+    say(page, "退款多久到账")
+    expect(streaming(page)).to_contain_text("您好，")
+    page.evaluate(
+        """() => { const widget = document.querySelector("chatflow-widget"), home = widget.parentNode;
+                    widget.remove(); home.append(widget); }"""
+    )
+    gateway.open_gate()
+    expect(replies(page)).to_have_count(3)
+    expect(replies(page).last).to_contain_text("1 到 3 个工作日")
+    assert [role for role, _ in history(gateway, page)] == ["user", "assistant"] * 2
+    gateway.close_gate()
+
+
 def test_a_message_that_failed_is_sent_again_by_hand_under_its_old_id(new_page: NewPage, own_gateway: Gateway) -> None:
     page, gateway = new_page(), own_gateway
     page.clock.install()

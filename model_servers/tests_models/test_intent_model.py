@@ -268,7 +268,7 @@ def test_data_that_nothing_can_be_learned_from_is_refused(
 def test_doubtful_data_is_warned_of() -> None:
     examples = [*EXAMPLES, Example("我要退款 ", "refund"), Example("我要退款", "coupon"), Example("hi", "greeting")]
     found = "\n".join(check_examples(examples).warnings)
-    assert "1 examples stand twice" in found
+    assert "examples that stand twice in the same intent: 1" in found
     assert "'我要退款' (coupon and refund)" in found
     assert "greeting (1)" in found
 

@@ -17,7 +17,7 @@ from chatflow_api.v1alpha1 import WhileBusy
 from msgspec.structs import replace
 
 from chatflow_runtime.answerers.dispatch import Dispatcher, Question
-from chatflow_runtime.domain.conversation import Conversation, Message
+from chatflow_runtime.domain.conversation import Conversation, Message, Scene
 from chatflow_runtime.domain.ladder import is_shed
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.normalisation import normalise
@@ -90,6 +90,8 @@ class TurnRunner:
         if not normalised:
             raise InvalidMessage("text holds no visible character; send the user's words")
         verdict = self.moderator.check(normalised)
+        if history is not None:
+            history = tuple(map(self._moderated, history))
         pieces = None if sink is None else _Pieces(sink)
         self.backlog += 1
         try:
@@ -106,16 +108,22 @@ class TurnRunner:
         finally:
             self.backlog -= 1
 
+    def _moderated(self, message: Message) -> Message:
+        """A message that a client sent along, as the stored history would hold it."""
+        return replace(message, text=self.moderator.check(message.text).text)
+
     async def _attempt(
         self, turn: Turn, is_refused: bool, sink: _Pieces | None, history: tuple[Message, ...] | None
     ) -> OutboxItem:
         loading = asyncio.ensure_future(self.store.load(turn))
         try:
             question = await self._question(turn, is_refused)
+            loaded = await loading
         except BaseException:
             loading.cancel()
+            # The claim may be taken by now: by a load under way, or by one whose value cannot be read.
+            await asyncio.shield(self._release(turn))
             raise
-        loaded = await loading
         if isinstance(loaded, Waiting):
             loaded = await self._wait(turn)
         match loaded:
@@ -173,7 +181,9 @@ class TurnRunner:
         history: tuple[Message, ...] | None,
     ) -> OutboxItem:
         try:
-            if is_shed(turn.uid, self.backlog, conversation.revision == 0, self.dispatcher.config.degradation):
+            # One that begins anew after its end keeps its revision, but no history.
+            is_new = conversation.scene is Scene.GREETING and not conversation.history
+            if is_shed(turn.uid, self.backlog, is_new, self.dispatcher.config.degradation):
                 self.metrics.shed()
                 raise Shed(f"{self.backlog} turns are under way; new conversations wait, try again in a few seconds")
             async with _Lease(self.store, turn):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 from chatflow_api.names import PARTITIONS
 
-from chatflow_runtime.errors import ChatFlowError
+from chatflow_runtime.errors import ChatFlowError, StateUnavailable
 from chatflow_runtime.ports import DueStore, RecordSink
 
 _log = structlog.get_logger(__name__)
@@ -47,19 +47,21 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled. Failures are logged when they begin and end, and retried with growing pauses."""
-        failures = 0
+        failures = outages = 0
         while True:
             try:
                 await self.tick()
             except (ChatFlowError, OSError) as error:
                 failures += 1
+                # Only a server that is away gains from being left alone; whatever else fails, the rest stays punctual.
+                outages = outages + 1 if isinstance(error, StateUnavailable) else 0
                 if failures == 1:
                     _log.error("worker.failing", error=type(error).__name__, reason=str(error))
             else:
                 if failures:
                     _log.info("worker.recovered", failed_ticks=failures)
-                failures = 0
-            await self._wait(self._pause_s(failures))
+                failures = outages = 0
+            await self._wait(self._pause_s(outages))
 
     async def tick(self) -> None:
         """One pass over all partitions: notices and ends, then records. Raises the first failure after every partition
@@ -73,7 +75,7 @@ class Worker:
             await self._on_each(lambda partition: self._due.discard(partition, batches.get(partition, ())), failures)
             _log.info("worker.records_kept", records=sum(map(len, batches.values())))
         if failures:
-            raise failures[0]
+            raise next((failure for failure in failures if isinstance(failure, StateUnavailable)), failures[0])
 
     async def _on_each(
         self, step: Callable[[int], Coroutine[Any, Any, T]], failures: list[BaseException]
@@ -87,7 +89,7 @@ class Worker:
             if not isinstance(result, BaseException)
         }
 
-    def _pause_s(self, failures: int) -> float:
-        if not failures:
+    def _pause_s(self, outages: int) -> float:
+        if not outages:
             return self._tick_s
-        return min(_LAST_PAUSE_S, self._tick_s * 2.0 ** min(failures, 10)) * (0.5 + self._jitter() / 2)
+        return min(_LAST_PAUSE_S, self._tick_s * 2.0 ** min(outages, 10)) * (0.5 + self._jitter() / 2)

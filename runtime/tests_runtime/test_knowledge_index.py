@@ -19,6 +19,7 @@ from chatflow_runtime.adapters.knowledge import (
 )
 from chatflow_runtime.errors import ArtefactInvalid
 from chatflow_runtime.ports import Query
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -124,6 +125,14 @@ def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"schema": 2', '"schema": 3'))
     with pytest.raises(ArtefactInvalid, match="schema is 3, this release reads 2"):
         KnowledgeIndex.load(folder)
+
+
+def test_what_matches_is_found_however_many_entries_a_likely_intent_has(tmp_path: Path) -> None:
+    billing = tuple(replace(entry, intent="billing") for entry in entries(*(f"账单{n}" for n in range(12))).entries)
+    login = replace(entries("reset it").entries[0], id="login", intent="login")
+    index = KnowledgeIndex.load(build_index(Knowledge((*billing, login)), None, tmp_path).folder)
+    found_ids = [passage.id for passage in index.search([Query("reset", (("billing", 0.9),))], 5)[0]]
+    assert found_ids == ["login"]
 
 
 def test_an_empty_knowledge_base_finds_nothing(tmp_path: Path) -> None:

@@ -220,6 +220,12 @@ def test_nothing_in_a_text_passes_for_a_delimiter_or_a_role(tokens: str) -> None
         assert CONTROL.search(content.replace("\u200b", "")) is None
 
 
+def test_escaping_takes_a_time_that_grows_with_the_length_alone() -> None:
+    # With backtracking this would take minutes.
+    text = "[" + "\u200b" * 200_000
+    assert escape(text) == text
+
+
 @pytest.mark.parametrize(
     "text", ["a < b", "5<6 and 7>6", "->", "I <3 it", "[1] and [a]", "价格 < 100 元", "{x}", "a & b"]
 )

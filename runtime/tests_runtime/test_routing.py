@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from chatflow_api.runtime_config import RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow
@@ -186,6 +189,13 @@ def test_an_action_is_called_only_with_every_slot(text: str, scene: Scene, memor
         assert set(decided.action.slots) <= set(decided.slots)
     if isinstance(decided, Collect):
         assert decided.slot.name not in decided.slots
+
+
+@pytest.mark.parametrize(("text", "value"), [("订单 20250001", "20250001"), ("QH20250001", "QH20250001")])
+def test_alternatives_of_a_slot_may_do_without_a_group(text: str, value: str) -> None:
+    patterns = {**RULES.patterns, "order": re.compile("订单 ?([0-9]{8})|QH[0-9]{8}")}
+    found = route(text, Scene.COLLECT, COLLECTING, NONE, replace(RULES, patterns=patterns))
+    assert found == Act(STATUS, {"order": value})
 
 
 def test_every_scene_but_the_last_ends_by_timeout() -> None:

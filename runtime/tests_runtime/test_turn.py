@@ -15,7 +15,7 @@ from chatflow_api.v1alpha1 import ChatFlow, WhileBusy
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.models import ModelLadder
-from chatflow_runtime.domain.conversation import Scene
+from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Reply, Rung, Usage
@@ -23,6 +23,7 @@ from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import (
     ActionFailed,
+    ArtefactInvalid,
     ClaimLost,
     FirstTokenLate,
     Interrupted,
@@ -81,9 +82,12 @@ class Intents:
 
     version: str = "1"
     asked: list[str] = field(default_factory=list)
+    is_broken: bool = False
 
     async def classify(self, text: str) -> Classification:
         self.asked.append(text)
+        if self.is_broken:
+            raise ArtefactInvalid("the intent model cannot classify")
         for word, intent in (("退款", "refund"), ("订单", "order_status")):
             if word in text:
                 return Classification(intent, 0.97, is_in_scope=True)
@@ -371,8 +375,27 @@ async def test_new_conversations_are_shed_above_the_limit_and_others_kept() -> N
     assert (await bench.say("退款多久到账")).origin is Origin.KNOWLEDGE
     with pytest.raises(Shed):
         await bench.runner.answer("u2", "m1", "退款多久到账")
+    bench.now_ms += bench.rules.ttl_ms + 1
+    with pytest.raises(Shed):
+        await bench.say("退款多久到账")
     bench.runner.backlog = 0
     assert (await bench.runner.answer("u2", "m1", "退款多久到账")).item
+
+
+async def test_a_number_that_led_nowhere_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.orders.result = ActionResult(False)
+    await bench.say("帮我查订单")
+    assert "QH20250009" in (await bench.say("QH20250009")).text
+    assert (await bench.say("帮我查订单")).slot == "order"
+
+
+async def test_a_classification_that_fails_leaves_no_claim_behind() -> None:
+    bench = Bench(intents=Intents(is_broken=True))
+    with pytest.raises(ArtefactInvalid):
+        await bench.say("退款多久到账", "m1")
+    bench.intents.is_broken = False
+    assert (await bench.say("退款多久到账", "m1")).origin is Origin.KNOWLEDGE
 
 
 async def test_what_is_asked_again_comes_from_the_cache_but_never_an_action() -> None:
@@ -415,3 +438,10 @@ async def test_listed_words_are_refused_in_questions_and_kept_out_of_streams() -
 async def test_a_text_without_a_visible_character_is_refused() -> None:
     with pytest.raises(InvalidMessage):
         await Bench().say("\u200b \n")
+
+
+async def test_a_history_that_a_client_sends_along_is_moderated_as_the_stored_one_is() -> None:
+    bench = Bench(words=["坏词"])
+    history = (Message("user", "坏词怎么做", 0, "m0"), Message("assistant", "不说坏词", 0, "m0"))
+    await bench.runner.answer("u1", "m1", "接着说", None, history)
+    assert not any("坏词" in message.content for message in bench.llm.prompts[-1])

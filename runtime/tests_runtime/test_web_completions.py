@@ -110,6 +110,17 @@ def test_a_request_repeated_under_its_key_takes_effect_once(client: OpenAI, gate
     assert len(gateway.run(gateway.store.history(uid))) == 2
 
 
+def test_so_does_one_without_a_user(client: OpenAI) -> None:
+    asked = [("你好", "anon-1"), ("你好", "anon-1"), ("您好", "anon-1"), ("你好", "anon-2")]
+    answers = [
+        client.chat.completions.create(model="any", messages=[user(text)], extra_headers={"idempotency-key": key})
+        for text, key in asked
+    ]
+    ids = [extra(answer)["id"] for answer in answers]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+
+
 @pytest.mark.parametrize(
     ("messages", "options", "kind"),
     [

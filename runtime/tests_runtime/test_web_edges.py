@@ -209,6 +209,8 @@ async def test_cross_origin_requests_are_answered_as_the_manifest_says(
     async with client.request("POST" if path == "/v1/chat" else "GET", path, headers=headers) as response:
         assert response.headers.get("access-control-allow-origin") == expected
         assert "origin" in response.headers["vary"].lower()
+        # A request that needs no preflight takes no effect either.
+        assert (response.status == 403) is (path == "/v1/chat" and not is_allowed)
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "content-type, x-stainless-os"}
     preflight = headers | asked
     async with client.options(path, headers=preflight) as response:

@@ -16,7 +16,7 @@ from .encoders import Encoder, load_encoder
 from .errors import EncoderError
 from .features import Featuriser, Float32, GramBatch
 from .neighbours import GramNeighbours, VectorNeighbours, centred
-from .text import normalise
+from .text import gist, normalise
 from .topics import evidence
 
 ALTERNATIVES = 5
@@ -117,7 +117,7 @@ class IntentModel:
         """One prediction a text, in order; a batch costs less than its texts one by one."""
         if not texts:
             return []
-        cleaned = [normalise(text) for text in texts]
+        cleaned = [gist(normalise(text)) for text in texts]
         vectors = self.encoder.encode(cleaned)
         batch = self._featuriser.batch(cleaned)
         logits, lengths = self._scorer.logits(batch, vectors)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
 
+GIST_END = 200
+"""Characters that count at either end of a long text."""
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -93,3 +95,9 @@ def spelling(word: str) -> list[str]:
     pairs = list(map(add, edged, edged[1:]))
     triples = list(map(add, pairs, edged[2:]))
     return list(dict.fromkeys([*pairs, *triples, *map(add, triples, edged[3:])]))
+
+
+def gist(text: str) -> str:
+    """A normalised text, a long one without its middle: what it is about stands where it begins or ends, and encoders
+    take a time that grows with the length."""
+    return text if len(text) <= 2 * GIST_END else f"{text[:GIST_END]} {text[-GIST_END:]}"

@@ -71,7 +71,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _duplicates(count: int) -> list[str]:
-    return [f"{count} examples stand twice in the same intent; each counts once"] if count else []
+    return [f"examples that stand twice in the same intent: {count}; each counts once"] if count else []
 
 
 def _conflicts(examples: Sequence[Example]) -> list[str]:

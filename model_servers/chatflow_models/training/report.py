@@ -13,7 +13,8 @@ from .evaluation import Confusion, Evaluation
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """What `train` found out. All figures come from cross-validation: each question is predicted by a model that did
-    not see it. Temperature and out-of-scope bias are fitted on the same predictions, two numbers in all."""
+    not see it. Temperature, out-of-scope bias and a weight for each kind of evidence are fitted on the same
+    predictions, five numbers at most."""
 
     version: str
     encoder: str

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from chatflow_models.intent import ArtefactError, IntentModel
+from chatflow_models.intent import IntentError, IntentModel
 
 from chatflow_runtime.adapters.knowledge import KnowledgeIndex
 from chatflow_runtime.errors import ArtefactInvalid
@@ -69,7 +69,7 @@ class ArtefactFolder:
         if versions.intent is not None:
             try:
                 intent = IntentModel.load(self.path / "intent" / versions.intent)
-            except ArtefactError as error:
+            except (IntentError, OSError) as error:
                 raise ArtefactInvalid(str(error)) from error
         return Artefacts(versions, index, intent)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from chatflow_models.intent import IntentError, IntentModel
+from chatflow_models.intent import IntentModel
 
 from chatflow_runtime.errors import ArtefactInvalid
 from chatflow_runtime.ports import UNKNOWN, Classification
 
-MAX_BATCH = 32
-"""Texts a batch: enough to share the encoder's weight streaming, few enough to keep the loop responsive."""
+MAX_BATCH, MAX_BATCH_LENGTH = 32, 1000
+"""Texts a batch, and their characters in all but for the last: enough to share the encoder's weight streaming, few
+enough to keep the loop responsive."""
 
 
 class InProcessClassifier:
@@ -43,11 +44,13 @@ class InProcessClassifier:
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         batch: list[tuple[str, asyncio.Future[Classification]]] = []
-        while self._pending and len(batch) < MAX_BATCH:
+        length = 0
+        while self._pending and len(batch) < MAX_BATCH and length < MAX_BATCH_LENGTH:
             text, future = self._pending.popleft()
             # A turn whose user has left is not classified.
             if not future.done():
                 batch.append((text, future))
+                length += len(text)
         if self._pending:
             loop.call_soon(self._flush, loop)
         else:
@@ -58,7 +61,7 @@ class InProcessClassifier:
     def _classify(self, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
         try:
             predictions = self._model.predict([text for text, _ in batch])
-        except IntentError as error:
+        except Exception as error:  # noqa: BLE001  Each waiting caller gets it; none may wait for ever.
             for _, future in batch:
                 future.set_exception(ArtefactInvalid(f"the intent model cannot classify: {error}"))
             return

@@ -164,18 +164,20 @@ class Dispatcher:
 
     async def _act(self, question: Question, route: routing.Act) -> _Step:
         action, slots = route.action, dict(route.slots)
+        kept = slots
         try:
             result = await self.actions.call(action, slots, _effect_id(question))
             if result.is_found:
                 text = fill(action.reply, slots, result.body)
             else:
                 text = fill(action.not_found or action.failure or self.texts.action_not_found, slots, None)
+                # An order number that led nowhere is forgotten, so that the next attempt asks again.
+                kept = {name: value for name, value in slots.items() if name not in action.slots}
         except ActionFailed as error:
             self.metrics.action_error(action.name)
             log.warning("action_failed", action=action.name, reason=str(error))
             text = action.failure or self.texts.action_failed
-        # An order number that led nowhere is forgotten, so that the next attempt asks again.
-        return _Step(Event.ANSWERED, Memory(slots=slots), Answer(text, Origin.ACTION))
+        return _Step(Event.ANSWERED, Memory(slots=kept), Answer(text, Origin.ACTION))
 
     async def _answer(
         self,

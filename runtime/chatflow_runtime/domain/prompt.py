@@ -61,7 +61,7 @@ _NO_PASSAGES = {Locale.ZH_CN: "（没有找到相关资料）", Locale.EN: "(no 
 
 _HIDDEN = "[\u200b-\u200f\u2060\ufeff]*"
 _TAG = re.compile(f"[<＜﹤](?={_HIDDEN}(?:\\s*[/／]|[A-Za-zＡ-Ｚａ-ｚ|｜!?▁<＜﹤]))")
-_BRACKET = re.compile(f"[\\[［](?={_HIDDEN}/?{_HIDDEN}[A-Z][A-Z_]+{_HIDDEN}[\\]］])")
+_BRACKET = re.compile(f"[\\[［](?={_HIDDEN}(?:/{_HIDDEN})?[A-Z][A-Z_]+{_HIDDEN}[\\]］])")
 _PLACEHOLDER = re.compile(r"\{(persona|passages|locale)\}")
 _LETTERS = (string.ascii_letters + " ").encode()
 

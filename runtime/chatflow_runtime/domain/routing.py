@@ -159,6 +159,7 @@ def _values(text: str, names: Sequence[str], rules: Rules) -> dict[str, str]:
     for name in names:
         match = rules.patterns[name].search(text)
         if match:
-            found[name] = match.group(1) if rules.patterns[name].groups else match.group(0)
+            # Alternatives of a pattern may have a group each, or none.
+            found[name] = next(filter(None, match.groups()), match.group(0))
             text = f"{text[: match.start()]} {text[match.end() :]}"
     return found

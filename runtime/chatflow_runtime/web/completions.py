@@ -6,6 +6,8 @@ conversation of its own, and the messages that it sends along stand in as histor
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from chatflow_runtime.domain.conversation import Message
@@ -41,7 +43,7 @@ class Completions:
         exchange.style = OPENAI_STYLE
         body = await exchange.body(MAX_BODY_BYTES)
         request = wire.decode(_completion_request, body, WANTED)
-        message = self._message(exchange, request)
+        message = self._message(exchange, request, body)
         history = _history(request.messages[:-1], message.message_id) if request.user is None else None
         if request.stream:
             await self._stream(exchange, request, message, history)
@@ -50,15 +52,17 @@ class Completions:
             item = await self._services.answer(Channel.OPENAI, message, history=history)
         await exchange.respond(200, wire.encode(self._completion(message, item)))
 
-    def _message(self, exchange: Exchange, request: types.CompletionRequest) -> Incoming:
+    def _message(self, exchange: Exchange, request: types.CompletionRequest, body: bytes) -> Incoming:
         last = request.messages[-1]
         if last.role != "user":
             raise InvalidMessage(f"the last message has role {last.role!r}; end with the user's message to be answered")
         if request.n not in (None, 1):
             raise InvalidMessage(f"n is {request.n}; a turn has one answer, leave n out")
-        uid = wire.new_id("anonymous") if request.user is None else request.user
         # A client that repeats a failed request under the same key gets one answer, not two.
         key = exchange.headers.get(b"idempotency-key")
+        uid = request.user
+        if uid is None:
+            uid = wire.new_id("anonymous") if key is None else _anonymous(key, body)
         return self._services.incoming(uid, None if key is None else key.decode("latin-1"), last.text)
 
     async def _stream(
@@ -151,6 +155,12 @@ def _usage(usage: Usage | None) -> types.CompletionUsage:
     return types.CompletionUsage(
         counted.prompt_tokens, counted.completion_tokens, counted.prompt_tokens + counted.completion_tokens
     )
+
+
+def _anonymous(key: bytes, body: bytes) -> str:
+    """The user id of a request without one: the same for the same request under the same key, and of nobody else."""
+    digest = hashlib.blake2b(key + b"\0" + body, digest_size=16)
+    return f"anonymous-{digest.hexdigest()}"
 
 
 def _history(messages: list[types.CompletionMessage], message_id: str) -> tuple[Message, ...]:

@@ -4,6 +4,7 @@ index, and `retriever`."""
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,20 +181,19 @@ class KnowledgeIndex:
         logits = agreement.take(self.intent_of if candidates is None else self.intent_of[candidates], axis=1)
         logits += evidence
         logits += weights.base
+        logits[evidence <= 0] = -np.inf
         order = _best(logits, 2 * top_k)
         places = order if candidates is None else candidates[order]
         rows = np.arange(len(order))[:, None]
-        best = zip(places.tolist(), logits[rows, order].tolist(), evidence[rows, order].tolist(), strict=True)
+        best = zip(places.tolist(), logits[rows, order].tolist(), strict=True)
         return [self._distinct(top_k, *row) for row in best]
 
-    def _distinct(
-        self, top_k: int, places: Sequence[int], logits: Sequence[float], evidence: Sequence[float]
-    ) -> list[Passage]:
-        """The first passages that have evidence, none with the same title and text as an earlier one."""
+    def _distinct(self, top_k: int, places: Sequence[int], logits: Sequence[float]) -> list[Passage]:
+        """The first passages that anything speaks for, none with the same title and text as an earlier one."""
         found: dict[tuple[str, str], Passage] = {}
-        for place, logit, support in zip(places, logits, evidence, strict=True):
+        for place, logit in zip(places, logits, strict=True):
             entry = self.entries[place]
-            if support > 0 and (entry.title, entry.text) not in found:
+            if logit > -math.inf and (entry.title, entry.text) not in found:
                 found[entry.title, entry.text] = _passage(entry, scoring.score(logit))
                 if len(found) == top_k:
                     break

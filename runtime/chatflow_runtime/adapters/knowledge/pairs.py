@@ -50,7 +50,8 @@ class PairReader:
     def _yaml(self, text: str) -> Iterator[tuple[int, Raw]]:
         try:
             content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        except yaml.YAMLError as error:
+        # PyYAML lets a date that does not exist, and nesting without end, through as what they are to Python.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             self._problems.append(f"{self._path}: this is not valid YAML ({_squeeze(str(error))})")
             return
         if not isinstance(content, list):
@@ -69,7 +70,7 @@ class PairReader:
             if line.strip():
                 try:
                     yield number, msgspec.json.decode(line)
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, RecursionError) as error:
                     self._problems.append(
                         f"{self._path}, entry {number}: this line is no JSON object ({error});"
                         " write one entry on each line"

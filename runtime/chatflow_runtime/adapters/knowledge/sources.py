@@ -67,7 +67,7 @@ def _add_pairs(file: SourceFile, ending: str, entries: dict[str, tuple[str, Entr
 def _add_document(file: SourceFile, ending: str, entries: dict[str, tuple[str, Entry]], problems: list[str]) -> None:
     try:
         document = _document(file, ending, problems)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"{file.path}: {error}")
         return
     if document is None:

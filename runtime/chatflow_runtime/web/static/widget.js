@@ -675,11 +675,16 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
     async #work() {
       if (this.#isBusy) return;
       this.#isBusy = true;
-      for (let entry; (entry = this.#entries.find(({ state }) => state === "queued")); ) await this.#deliver(entry);
+      for (let entry; !this.#leaving.signal.aborted && (entry = this.#entries.find(({ state }) => state === "queued")); ) {
+        await this.#deliver(entry);
+      }
       this.#isBusy = false;
+      // Taken out of the page and put back meanwhile: the new stay goes on with what is left.
+      if (!this.#leaving.signal.aborted && this.#entries.some(({ state }) => state === "queued")) this.#work();
     }
 
     async #deliver(entry) {
+      const leaving = this.#leaving.signal;
       entry.state = "sending";
       for (let attempt = 0; ; attempt += 1) {
         this.#render(entry);
@@ -688,7 +693,11 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
           await this.#exchange(entry, answer);
           entry.state = "sent";
         } catch (problem) {
-          if (this.#leaving.signal.aborted) return;
+          if (leaving.aborted) {
+            // It goes out again, under its old id, once the widget is back.
+            entry.state = "queued";
+            return;
+          }
           if (answer.reply) entry.state = "sent";
           else if (problem.retryable && attempt < RETRIES) {
             entry.isRetrying = true;
@@ -928,7 +937,10 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
     }
 
     #restore() {
-      if (this.#entries.length) return;
+      if (this.#entries.length) {
+        this.#work();
+        return;
+      }
       const { lastId = "", entries = [] } = JSON.parse(recall("sessionStorage", this.#key) ?? "{}");
       this.#lastId = lastId;
       for (const entry of entries) {
