@@ -322,6 +322,10 @@ class WhileBusy(StrEnum):
     INTERRUPT = "interrupt"
 
 
+_PLACEHOLDER = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*(?:\.[^{}.\s]+)*)\}")
+"""What takes a value in the reply of an action; other braces are text."""
+
+
 class WhileBusyPolicies(Spec):
     """What happens, scene by scene, to a message that arrives while the last one is being answered: enqueue answers it
     afterwards, reject refuses it with 409, interrupt ends the answer under way."""
@@ -334,8 +338,6 @@ class WhileBusyPolicies(Spec):
     """While questions are answered."""
     evaluate: WhileBusy = WhileBusy.ENQUEUE
     """While a rating is asked."""
-    handoff: WhileBusy = WhileBusy.ENQUEUE
-    """While a person answers."""
 
 
 class Dialogue(Spec):
@@ -407,10 +409,22 @@ class Dialogue(Spec):
             for name in sorted(set(re.findall(r"\{([^{}]*)\}", action.http.url)) - set(action.slots)):
                 message = f"the url uses {{{name}}}, which is not among the action's slots; add it to slots"
                 yield Finding(url, message)
+            yield from self._unknown_placeholders(index, action)
             host = re.split(r"[/?]", action.http.url.split("://", 1)[1], maxsplit=1)[0]
             if self.allowed_hosts and host not in self.allowed_hosts:
                 message = f"action {action.name!r} calls {host!r}, which allowedHosts does not list; add it there"
                 yield Finding(url, message)
+
+    def _unknown_placeholders(self, index: int, action: Action) -> Iterator[Finding]:
+        """Found here and not when a customer reads the reply: by then the business API has acted."""
+        usable = ", ".join(f"{{{name}}}" for name in action.slots) or "none"
+        for field, text in (("reply", action.reply), ("notFound", action.not_found)):
+            for name in sorted(set(_PLACEHOLDER.findall(text or ""))):
+                if name in action.slots or (field == "reply" and re.match(r"response(\.|$)", name)):
+                    continue
+                message = f"{field} uses {{{name}}}; the action's slots are {usable}"
+                message += ", and fields of the answer {response.field}" if field == "reply" else ""
+                yield Finding(("actions", index, field), f"{message}; use one of these")
 
     cel: ClassVar = [
         (

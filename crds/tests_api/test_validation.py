@@ -128,6 +128,14 @@ MISTAKES = {
         HEAD + "spec: {dialogue: {actions: [" + ACTION.replace("/x", "/{id}") + "}]}}\n",
         ("spec.dialogue.actions[0].http.url", 4, None, "add it to slots"),
     ),
+    "reply with an unknown placeholder": (
+        HEAD + "spec: {dialogue: {actions: [" + ACTION.replace("reply: ok", "reply: 'ok {response.x} {id}'") + "}]}}\n",
+        ("spec.dialogue.actions[0].reply", 4, None, "the action's slots are none"),
+    ),
+    "answer in a text for when there is none": (
+        HEAD + "spec: {dialogue: {actions: [" + ACTION + ", notFound: 'no {response.x}'}]}}\n",
+        ("spec.dialogue.actions[0].notFound", 4, None, "the action's slots are none"),
+    ),
     "action on a host that is not allowed": (
         HEAD + f"spec: {{dialogue: {{allowedHosts: [other.example.com], actions: [{ACTION}}}]}}}}\n",
         ("spec.dialogue.actions[0].http.url", 4, None, "add it there"),

@@ -7,14 +7,16 @@ APIs are not called, since what they say is no matter of the manifest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import assert_never
 
 from chatflow_api.runtime_config import RuntimeConfig
+from chatflow_api.v1alpha1 import OUT_OF_SCOPE
 from chatflow_models.intent import IntentModel
-from chatflow_runtime.adapters.artefacts import ArtefactFolder, Versions
+from chatflow_runtime.adapters.artefacts import ArtefactFolder, Artefacts, Versions
 from chatflow_runtime.adapters.classification import NoClassifier
 from chatflow_runtime.adapters.knowledge import KnowledgeRetriever
 from chatflow_runtime.answerers import knowledge
@@ -43,6 +45,7 @@ def run_trial(options: Options, file: Path | None, progress: Callable[[str], Non
     folder = DataFolder.below(options.data or Path(".chatflow"), prepared.flow.metadata).artefacts
     pair = _built(BuildRequest.of(prepared.config, prepared.content), folder, progress)
     artefacts = ArtefactFolder(folder).load(Versions(knowledge=pair.knowledge, intent=pair.intent))
+    _check_labels(file or prepared.files.folder / QUESTIONS_FILE, questions, artefacts)
     trial = _Trial(
         prepared.config,
         routing.Rules.of(prepared.config),
@@ -51,6 +54,28 @@ def run_trial(options: Options, file: Path | None, progress: Callable[[str], Non
         KnowledgeRetriever(artefacts.index),
     )
     return asyncio.run(trial.judge(questions))
+
+
+def _check_labels(path: Path, questions: Sequence[Question], artefacts: Artefacts) -> None:
+    """ManifestUnusable for labels that nothing could match: they would count as the bot's mistakes."""
+    intents = {OUT_OF_SCOPE, *(() if artefacts.intent is None else artefacts.intent.labels)}
+    entries = {entry.id for entry in artefacts.index.entries}
+    problems = [
+        f"{path}:{question.line}: {kind} {value!r} is unknown{_did_you_mean(value, known)}"
+        for question in questions
+        for kind, value, known in (
+            ("intent", question.intent, intents),
+            *(("answer", answer, entries) for answer in question.answers),
+        )
+        if value not in known
+    ]
+    if problems:
+        raise ManifestUnusable("\n".join(problems))
+
+
+def _did_you_mean(value: str, known: Collection[str]) -> str:
+    close = get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; correct it, or add it to the flow"
 
 
 def _built(request: BuildRequest, folder: Path, progress: Callable[[str], None]) -> Pair:

@@ -50,9 +50,6 @@ class Classified(StrEnum):
     SURE = "sure"
     """In scope, and above the manifest's confidence."""
     UNSURE = "unsure"
-    LATE = "late"
-    """Not waited for any longer; the turn went on with retrieval alone."""
-    FAILED = "failed"
 
 
 CLIENT_LEFT = "client_left"

@@ -87,8 +87,16 @@ def test_moderation_and_greetings_are_no_answers_from_knowledge(tiny: Path) -> N
         ('{"text": "a", "intent": "b"}\nno json', "questions.jsonl:2: "),
         ('{"text": "a", "intent": "b", "answers": "c"}', "answers must be a list of ids"),
         ("", "it holds no question"),
+        (
+            '{"text": "a", "intent": "refunds"}',
+            "questions.jsonl:1: intent 'refunds' is unknown; did you mean 'refund'?",
+        ),
+        (
+            '{"text": "a", "intent": "refund", "answers": ["x"]}',
+            "questions.jsonl:1: answer 'x' is unknown; correct it, or add it to the flow",
+        ),
     ],
-    ids=["missing intent", "no JSON", "answers are no list", "empty"],
+    ids=["missing intent", "no JSON", "answers are no list", "empty", "no such intent", "no such entry"],
 )
 def test_a_wrong_questions_file_names_the_line(tiny: Path, text: str, message: str) -> None:
     (tiny.parent / "questions.jsonl").write_text(text)

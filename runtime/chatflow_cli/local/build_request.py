@@ -14,7 +14,6 @@ from typing import Self
 import msgspec
 from chatflow_api.runtime_config import RuntimeConfig
 
-from chatflow_cli.local.content import Example
 from chatflow_cli.local.references import Content
 
 _BUILDERS = ("chatflow_models", "chatflow_runtime.adapters.knowledge")
@@ -64,10 +63,6 @@ class BuildRequest(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         """The request as bytes."""
         return msgspec.msgpack.encode(self)
-
-    def listed_examples(self) -> list[Example]:
-        """The examples as such."""
-        return [Example(*example) for example in self.examples]
 
     def fingerprint(self) -> str:
         """Twelve hex digits that stand for the whole request."""

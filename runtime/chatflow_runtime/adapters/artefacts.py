@@ -56,12 +56,6 @@ class ArtefactFolder:
         except msgspec.MsgspecError as error:
             raise ArtefactInvalid(f"{pointer}: {error}; build the artefacts again") from error
 
-    def point_to(self, versions: Versions) -> None:
-        """Put a pair in force."""
-        draft = self.path / f"{POINTER}.new"
-        draft.write_bytes(msgspec.json.encode(versions))
-        draft.replace(self.path / POINTER)
-
     def load(self, versions: Versions) -> Artefacts:
         """A pair, checked; ArtefactInvalid names what is damaged."""
         index = KnowledgeIndex.load(self.path / "knowledge" / versions.knowledge)
