@@ -93,6 +93,9 @@ async def run_gateway(settings: Settings) -> None:
         await _warm(runner, artefacts)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         await parts.enter_async_context(_serving(app, settings.host, settings.port, settings, stop))
+        if settings.shared_admin_port is not None:
+            shared = _serving(admin, settings.host, settings.shared_admin_port, settings, stop)
+            await parts.enter_async_context(shared)
         await parts.enter_async_context(_background(follow(folder, versions, brain.swap), stop))
         _settle()
         health.warmed()

@@ -27,6 +27,8 @@ class Settings:
     host: str
     port: int
     admin_port: int
+    shared_admin_port: int | None
+    """Opened beside the admin port once the gateway is warm: processes that take turns share it."""
     reuse_port: bool
     host_aliases: Mapping[str, str]
     log_format: str
@@ -44,6 +46,9 @@ class Settings:
             host=environ.get("CHATFLOW_HOST", "127.0.0.1"),
             port=_port(environ, "CHATFLOW_PORT", 8080),
             admin_port=_port(environ, "CHATFLOW_ADMIN_PORT", 9090),
+            shared_admin_port=_port(environ, "CHATFLOW_SHARED_ADMIN_PORT", 9090)
+            if "CHATFLOW_SHARED_ADMIN_PORT" in environ
+            else None,
             reuse_port=environ.get("CHATFLOW_REUSE_PORT", "0") == "1",
             host_aliases=_aliases(environ.get("CHATFLOW_HOST_ALIASES", "")),
             log_format=_choice(environ, "CHATFLOW_LOG_FORMAT", ("json", "console")),

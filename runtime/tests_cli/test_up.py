@@ -70,6 +70,7 @@ async def test_a_flow_follows_its_files_and_ends_with_all_its_processes(shop: Pa
     manifest = shop / "chatflow.yaml"
     async with running(str(shop), "--ephemeral", *LIGHT, folder=shop) as up, aiohttp.ClientSession() as session:
         await up.says(f": {up.url}", START_S)
+        health = (await up.says("health and metrics: ", START_S)).split("health and metrics: ")[1].split()[0]
         customer = Customer(up.url, session)
         reply = await customer.ask(QUESTION)
         assert (reply["rung"], reply["origin"]) == ("L0", "knowledge")
@@ -102,6 +103,8 @@ async def test_a_flow_follows_its_files_and_ends_with_all_its_processes(shop: Pa
         await customer.until(QUESTION, lambda _: before.isdisjoint(of_role(up.process.pid, "gateway")))
         await up.says("the change is in place", CHANGE_S)
         assert await customer.title() == "新的标题"
+        async with session.get(health) as response:
+            assert response.status == 200
 
         processes = descendants(up.process.pid)
         assert len(processes) >= 4

@@ -19,9 +19,10 @@ _READY_S = 120.0
 
 
 class Fleet:
-    """All gateways share one port; the kernel spreads connections over them."""
+    """All gateways share one port; the kernel spreads connections over them. So do the first gateway and the one that
+    replaces it with the admin port that users see; each has an admin port of its own besides, to be watched by."""
 
-    def __init__(self, port: HeldPort, host: str, count: int, admin_port: int, console: Console) -> None:
+    def __init__(self, port: HeldPort, admin_port: HeldPort, host: str, count: int, console: Console) -> None:
         self._port = port
         self._host = host
         self._probed_host = reachable(host)
@@ -30,7 +31,7 @@ class Fleet:
         self._console = console
         self._gateways: dict[int, Kept] = {}
         self._worker: Kept | None = None
-        self.admin_url = ""
+        self.admin_url = f"http://{self._probed_host}:{admin_port.number}"
 
     async def start_worker(self, environment: Mapping[str, str]) -> None:
         """Start the worker, which needs no artefacts; PartFailed when it does not come up."""
@@ -59,13 +60,9 @@ class Fleet:
         self._gateways[number] = await Kept.start(self._gateway_part(number, environment), self._console)
 
     def _gateway_part(self, number: int, environment: Mapping[str, str]) -> Part:
-        is_first_start = number not in self._gateways
-        # While one gateway replaces another both are there: the admin port that was asked for goes to the first alone.
-        admin_port = self._admin_port if number == 0 and is_first_start and self._admin_port else free_port(self._host)
-        if number == 0:
-            self.admin_url = f"http://{self._probed_host}:{admin_port}"
         name = "gateway" if self._count == 1 else f"gateway.{number + 1}"
-        return self._part("gateway", environment, admin_port, name)
+        shared = {"CHATFLOW_SHARED_ADMIN_PORT": str(self._admin_port.number)} if number == 0 else {}
+        return self._part("gateway", {**environment, **shared}, free_port(self._host), name)
 
     def _part(self, role: str, environment: Mapping[str, str], admin_port: int, name: str = "") -> Part:
         own = {

@@ -28,8 +28,8 @@ class HeldPort:
     bind with SO_REUSEPORT too; a program that does not is refused.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        """Take it; 0 takes any free one. PortTaken when somebody else listens there."""
+    def __init__(self, host: str, port: int, option: str = "--port") -> None:
+        """Take it; 0 takes any free one. PortTaken when somebody else listens there names the `option` to change."""
         port = port or free_port(host)
         try:
             with socket.socket(_family(host)) as probe:
@@ -40,7 +40,7 @@ class HeldPort:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._socket.bind((host, port))
         except OSError as error:
-            raise PortTaken(_reason(host, port, error)) from error
+            raise PortTaken(_reason(host, port, option, error)) from error
         self.number = port
 
     def release(self) -> None:
@@ -48,12 +48,12 @@ class HeldPort:
         self._socket.close()
 
 
-def _reason(host: str, port: int, error: OSError) -> str:
+def _reason(host: str, port: int, option: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken; end the program that listens there, or give another with --port"
+        return f"port {port} on {host} is taken; end the program that listens there, or give another with {option}"
     if error.errno == errno.EACCES:
-        return f"port {port} on {host} may not be used; give one above 1023 with --port"
-    return f"cannot listen on {host}:{port} ({error.strerror}); give another --host or --port"
+        return f"port {port} on {host} may not be used; give one above 1023 with {option}"
+    return f"cannot listen on {host}:{port} ({error.strerror}); give another --host or {option}"
 
 
 def _family(host: str) -> socket.AddressFamily:

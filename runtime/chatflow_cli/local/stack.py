@@ -74,7 +74,9 @@ class Stack:
         self._folder = self._opened_folder()
         self._artefacts = Artefacts(self._folder.artefacts, self._console, options.artefact_cache)
         self._lay_out(self._prepared)
-        self._fleet = Fleet(self._port, options.host, options.gateways, options.admin_port, self._console)
+        admin_port = HeldPort(options.host, options.admin_port, "--admin-port")
+        self._closing.callback(admin_port.release)
+        self._fleet = Fleet(self._port, admin_port, options.host, options.gateways, self._console)
         async with asyncio.TaskGroup() as group:
             building = group.create_task(self._artefacts.build(self._prepared))
             await self._start_surroundings()
@@ -191,7 +193,6 @@ class Stack:
                 write_whole(self._folder.config, before[0])
                 self._environment = before[1]
                 raise
-            self._folder.announce(self.url, self._fleet.admin_url)
         self._prepared = prepared
         return changed or must_roll
 
