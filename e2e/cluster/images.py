@@ -1,0 +1,126 @@
+"""The bed's images: built by buildah from ordinary Dockerfiles, kept in the cache by what went into them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import packages
+from .errors import BedError, BuildFailed
+from .layout import REPOSITORY, SOURCE, Layout
+from .toolchain import Toolchain
+
+HOST_FILES = ("/etc/pip.conf", "/etc/ssl/certs")
+"""Mounted while an image is built, so that a machine's own registry settings apply and stay out of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an image is made."""
+
+    dockerfile: Path
+    files: Callable[[Toolchain, Layout, Callable[[str], None]], dict[str, Path]] | None = None
+    """What the build context holds (name -> file); None: the repository, less what .dockerignore leaves out."""
+    base: str | None = None
+    """The image that build argument BASE names."""
+
+
+def tag(name: str) -> str:
+    """The full name of the bed's image `name`, as pods write it."""
+    return f"chatflow.test/{name}:bed"
+
+
+def _tool(family: str, program: str) -> Callable[[Toolchain, Layout, Callable[[str], None]], dict[str, Path]]:
+    return lambda tools, _layout, _say: {program: tools.folder(family) / program}
+
+
+RECIPES = {
+    "pause": Recipe(SOURCE / "images/pause/Dockerfile", _tool("pause", "pause")),
+    "coredns": Recipe(SOURCE / "images/coredns/Dockerfile", _tool("coredns", "coredns")),
+    "busybox": Recipe(
+        SOURCE / "images/busybox/Dockerfile",
+        lambda _tools, layout, _say: {"busybox": packages.unpack(layout, "busybox-static") / "bin/busybox"},
+    ),
+    "base": Recipe(
+        SOURCE / "images/base/Dockerfile", lambda _tools, layout, say: {"rootfs.tar": packages.base_system(layout, say)}
+    ),
+    "redis": Recipe(SOURCE / "images/redis/Dockerfile", lambda _tools, _layout, _say: {}, base="base"),
+    "runtime": Recipe(REPOSITORY / "runtime/Dockerfile", base="base"),
+}
+
+
+class Images:
+    """Builds images and says where their archives are."""
+
+    def __init__(self, layout: Layout, tools: Toolchain, say: Callable[[str], None]) -> None:
+        self._layout, self._tools, self._say = layout, tools, say
+
+    def archive(self, name: str) -> Path:
+        """The docker archive of image `name`, built first if the cache has none."""
+        recipe = RECIPES.get(name)
+        if recipe is None:
+            raise BedError(f"no image {name!r}; there are {', '.join(sorted(RECIPES))}")
+        base = None if recipe.base is None else self.archive(recipe.base)
+        files = None if recipe.files is None else recipe.files(self._tools, self._layout, self._say)
+        target = self._layout.cache / "images" / f"{name}-{_key(recipe, files, base)}.tar"
+        if not target.exists():
+            self._build(name, recipe, files, target)
+        return target
+
+    def _build(self, name: str, recipe: Recipe, files: dict[str, Path] | None, target: Path) -> None:
+        self._say(f"building image {name} (once, then cached) ...")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            context = REPOSITORY if files is None else Path(folder) / "context"
+            for file, source in (files or {}).items():
+                context.mkdir(exist_ok=True)
+                shutil.copy2(source, context / file)
+            context.mkdir(exist_ok=True)
+            base = [] if recipe.base is None else [f"--build-arg=BASE={tag(recipe.base)}"]
+            mounts = [f"--volume={path}:{path}:ro" for path in HOST_FILES if Path(path).exists()]
+            self._buildah(
+                "build", "--isolation=chroot", "--network=host", "--layers", "--pull-never", *base, *mounts,
+                f"--file={recipe.dockerfile}", f"--tag={tag(name)}", str(context),
+            )  # fmt: skip
+            made = Path(folder) / "image.tar"
+            self._buildah("push", tag(name), f"docker-archive:{made}:{tag(name)}")
+            made.rename(target)
+
+    def _buildah(self, *arguments: str) -> None:
+        storage = self._layout.cache / "buildah"
+        options = ["--root", str(storage / "root"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
+        ran = subprocess.run(["buildah", *options, *arguments], capture_output=True, text=True)
+        if ran.returncode:
+            said = (ran.stdout + ran.stderr)[-3000:]
+            raise BuildFailed(f"`buildah {' '.join(arguments)}` ended with {ran.returncode}:\n{said}")
+
+
+def _key(recipe: Recipe, files: dict[str, Path] | None, base: Path | None) -> str:
+    digest = hashlib.sha256(recipe.dockerfile.read_bytes())
+    if base is not None:
+        digest.update(base.name.encode())
+    if files is None:
+        _add_repository(digest)
+    else:
+        for name, file in sorted(files.items()):
+            # A cached file's path holds the key of what it was built from.
+            digest.update(f"{name}\0{file}\0{file.stat().st_size}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _add_repository(digest: hashlib._Hash) -> None:
+    """What the Dockerfiles copy: tracked and new files below the folders that .dockerignore lets through."""
+    let_through = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for part in let_through:
+        root = REPOSITORY / part
+        for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            relative = file.relative_to(REPOSITORY)
+            if file.is_file() and not any(
+                piece == "__pycache__" or piece.startswith("tests_") for piece in relative.parts
+            ):
+                digest.update(f"{relative}\0".encode() + file.read_bytes())
