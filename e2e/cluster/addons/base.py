@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +56,10 @@ class AddonContext:
         """The bed's root certificate as API objects carry it: PEM in base64."""
         return base64.b64encode(self.plane.authority.bundle).decode()
 
+    def probe(self, url: str) -> Callable[[], bool]:
+        """A readiness check: does `url`, inside the namespaces, answer with a success?"""
+        return partial(self.is_answering, url)
+
     def is_answering(self, url: str) -> bool:
         """Whether `url`, inside the namespaces, answers with a success."""
         try:
@@ -98,8 +103,12 @@ def apply_crds(context: AddonContext, folder: Path) -> None:
 def await_established(context: AddonContext, crds: Iterable[str]) -> None:
     """Wait until the API server serves the CRDs of these names; NotReady names the one that it does not."""
     for crd in crds:
-        if not wait_until(lambda: is_condition_true(context.kubectl.get("crd", crd), "Established"), CRD_DEADLINE_S):  # noqa: B023
+        if not wait_until(partial(_is_established, context, crd), CRD_DEADLINE_S):
             raise NotReady(f"CRD {crd} is not Established after {CRD_DEADLINE_S:.0f} s")
+
+
+def _is_established(context: AddonContext, crd: str) -> bool:
+    return is_condition_true(context.kubectl.get("crd", crd), "Established")
 
 
 def namespace(name: str) -> Manifest:

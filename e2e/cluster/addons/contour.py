@@ -70,8 +70,8 @@ class Contour:
         }
         envoy = (str(_envoy()), *(word for option in options.items() for word in option), "--disable-hot-restart")
         environment = {**context.environment, "CONTOUR_NAMESPACE": NAMESPACE}
-        is_contour_ready = lambda: context.is_answering("http://127.0.0.1:8002/healthz")  # noqa: E731
-        is_envoy_ready = lambda: context.is_answering(f"http://127.0.0.1:{ENVOY_STATS_PORT}/ready")  # noqa: E731
+        is_contour_ready = context.probe("http://127.0.0.1:8002/healthz")
+        is_envoy_ready = context.probe(f"http://127.0.0.1:{ENVOY_STATS_PORT}/ready")
         return [
             Component("contour", serve, environment, is_contour_ready),
             Component("envoy", envoy, environment, is_envoy_ready),

@@ -65,8 +65,8 @@ class Keda:
             f"--tls-private-key-file={folder / 'tls.key'}",
             f"--cert-dir={folder}",
         )
-        is_operator_ready = lambda: context.is_answering(f"http://127.0.0.1:{HEALTH_PORT}/readyz")  # noqa: E731
-        is_adapter_ready = lambda: context.is_answering(f"https://127.0.0.1:{ADAPTER_PORT}/healthz")  # noqa: E731
+        is_operator_ready = context.probe(f"http://127.0.0.1:{HEALTH_PORT}/readyz")
+        is_adapter_ready = context.probe(f"https://127.0.0.1:{ADAPTER_PORT}/healthz")
         return [
             Component("keda-operator", operator, environment, is_operator_ready),
             Component("keda-adapter", adapter, environment, is_adapter_ready),

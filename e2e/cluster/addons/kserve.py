@@ -48,7 +48,7 @@ class KServe:
                 self.name,
                 command,
                 environment,
-                lambda: context.is_answering(f"http://127.0.0.1:{HEALTH_PORT}/readyz"),
+                context.probe(f"http://127.0.0.1:{HEALTH_PORT}/readyz"),
             )
         ]
 

@@ -35,7 +35,7 @@ class MetricsServer:
             "--metric-resolution=10s",
             "--kubelet-request-timeout=5s",
         )
-        is_ready = lambda: context.is_answering(f"https://127.0.0.1:{PORT}/livez")  # noqa: E731
+        is_ready = context.probe(f"https://127.0.0.1:{PORT}/livez")
         return [Component(self.name, command, context.environment, is_ready)]
 
     def configure(self, context: AddonContext) -> None:

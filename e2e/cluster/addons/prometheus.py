@@ -60,7 +60,7 @@ class Prometheus:
                 self.name,
                 command,
                 context.environment,
-                lambda: context.is_answering(f"http://127.0.0.1:{PORT}/-/ready"),
+                context.probe(f"http://127.0.0.1:{PORT}/-/ready"),
             )
         ]
 
