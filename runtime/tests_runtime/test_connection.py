@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chatflow_runtime.errors import StateError, StateUnavailable
 from chatflow_runtime.state.connection import Connection, Patience
-from chatflow_runtime.state.endpoint import Endpoint, StateUrlInvalid
+from chatflow_runtime.state.url import StateUrlInvalid, site_of
 from chatflow_runtime.state.wakeups import Wakeups
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,11 +238,16 @@ def test_pauses_grow_to_their_bound_and_are_spread(failures: int, jitter: float)
         ("redis://user:secret@state:6380/2", "redis://state:6380/2"),
         ("redis://state?db=4", "redis://state:6379/4"),
         ("rediss://:secret@state", "rediss://state:6379/0"),
+        ("redis://[::1]:7", "redis://[::1]:7/0"),
         ("unix:///run/state.sock?db=1", "unix:///run/state.sock"),
+        ("redis+sentinel://:secret@a,b:7/primary", "redis+sentinel://a:26379,b:7/primary/0"),
+        ("rediss+sentinel://u:secret@a:1/p/3?sentinel_password=secret", "rediss+sentinel://a:1/p/3"),
+        ("redis+cluster://u:secret@a:1,[::1]/0", "redis+cluster://a:1,[::1]:6379"),
+        ("rediss+cluster://:secret@a", "rediss+cluster://a:6379"),
     ],
 )
 def test_an_endpoint_shows_where_it_is_and_no_password(url: str, shown: str) -> None:
-    assert str(Endpoint.of(url)) == shown
+    assert str(site_of(url)) == shown
 
 
 @pytest.mark.parametrize(
@@ -253,10 +258,19 @@ def test_an_endpoint_shows_where_it_is_and_no_password(url: str, shown: str) -> 
         ("redis://:secret@state:port", "'state:port' has no usable port"),
         ("redis://state/first", "database 'first' is no number"),
         ("redis://state?timeout=3", "option 'timeout' is not known"),
+        ("redis://:secret/secret@state", "password as %2F"),
+        ("redis://:secret?secret@state", "password as %2F"),
+        ("redis://:secret[secret@state", "cannot be read"),
+        ("redis+sentinel://state:26379", "primary's name is missing"),
+        ("redis+sentinel://:secret@a:1,b:port/primary", "'b:port' has no usable port"),
+        ("redis+sentinel://a/primary/first", "database 'first' is no number"),
+        ("redis+sentinel://a/primary?sentinel_tls=1", "sentinel_tls is '1'"),
+        ("redis+cluster://a/2", "database 2 in a cluster"),
+        ("redis+cluster://a?sentinel_password=secret", "option 'sentinel_password' is not known"),
         ("rediss://state?ssl_ca_certs=/no/such/file", "cannot read ssl_ca_certs=/no/such/file"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_the_reason(url: str, complaint: str) -> None:
     with pytest.raises(StateUrlInvalid, match=complaint) as raised:
-        Endpoint.of(url)
+        site_of(url)
     assert "secret" not in str(raised.value)

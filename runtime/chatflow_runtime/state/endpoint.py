@@ -1,4 +1,4 @@
-"""Where the state server is, read from its URL. Used by `connection`."""
+"""One state server: how it is reached and greeted. Used by `connection`; `url` reads them from a URL."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Protocol, TypeVar
 
-from chatflow_runtime.errors import StateError
+from chatflow_runtime.state.wire import Argument, Wire
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-class StateUrlInvalid(StateError):
-    """The state server's URL cannot be used."""
+class Site(Protocol):
+    """Where a connection finds its server: always the same one, the primary of the day, or any node of a cluster.
+    `str()` shows no password."""
 
-    code = "state_url_invalid"
+    async def find(self) -> Endpoint:
+        """The server to connect to now. OSError or StateError when it cannot be told."""
+
+    async def check(self, wire: Wire) -> None:
+        """StateUnavailable when the server that was found is, on its own word, not the one that is wanted."""
+
+    async def has_moved(self, wire: Wire, /) -> bool:
+        """Whether `find` leads elsewhere by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One server and the database on it. `str()` shows no password."""
+    """One server and the database on it, the Site that is always the same. `str()` shows no password."""
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -32,41 +39,28 @@ class Endpoint:
     password: str | None = None
     database: int = 0
     tls: ssl.SSLContext | None = None
+    """The name on the certificate is compared with `host`, also where a sentinel or a cluster's node named it."""
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix://{self.path}"
-        return f"{'redis' if self.tls is None else 'rediss'}://{self.host}:{self.port}/{self.database}"
+        return f"{'redis' if self.tls is None else 'rediss'}://{self.address}/{self.database}"
 
-    @classmethod
-    def of(cls, url: str) -> Endpoint:
-        """The endpoint that a URL names, in the forms of redis-py: redis://user:password@host:port/database,
-        rediss:// with TLS (`?ssl_ca_certs=FILE` for an authority of one's own), unix://user:password@/path?db=0.
-        StateUrlInvalid names what is wrong."""
-        parts = urlsplit(url)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise StateUrlInvalid(
-                f"state server URL: the scheme is {parts.scheme!r}; write redis://, rediss:// or unix://"
-            )
-        unknown = sorted(set(options) - {"db", "ssl_ca_certs"})
-        if unknown:
-            raise StateUrlInvalid(
-                f"state server URL: option {unknown[0]!r} is not known; there are db and ssl_ca_certs"
-            )
-        is_unix = parts.scheme == "unix"
-        database = options.get("db", "0") if is_unix else parts.path.strip("/") or options.get("db", "0")
-        if not database.isdecimal():
-            raise StateUrlInvalid(f"state server URL: database {database!r} is no number")
-        return cls(
-            host=parts.hostname or "127.0.0.1",
-            port=_port(parts.netloc, lambda: parts.port) or 6379,
-            path=unquote(parts.path) if is_unix else None,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            database=int(database),
-            tls=_tls(options.get("ssl_ca_certs")) if parts.scheme == "rediss" else None,
-        )
+    @property
+    def address(self) -> str:
+        """Host and port, as a URL writes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    async def find(self) -> Endpoint:
+        """Itself."""
+        return self
+
+    async def check(self, wire: Wire) -> None:
+        """Whatever answers is the right one."""
+
+    async def has_moved(self, _wire: Wire) -> bool:
+        """Never."""
+        return False
 
     async def connect(self, factory: Callable[[], P]) -> P:
         """A connected protocol; OSError when there is no way through."""
@@ -76,9 +70,9 @@ class Endpoint:
         name = self.host if self.tls is not None else None
         return (await loop.create_connection(factory, self.host, self.port, ssl=self.tls, server_hostname=name))[1]
 
-    def greeting(self, name: str, *, is_push: bool) -> list[tuple[str | int, ...]]:
+    def greeting(self, name: str, *, is_push: bool) -> list[tuple[Argument, ...]]:
         """The commands that begin a connection. RESP3 is asked for where pushes share it with replies."""
-        commands: list[tuple[str | int, ...]] = []
+        commands: list[tuple[Argument, ...]] = []
         if self.password is not None:
             commands.append(("AUTH", *((self.username,) if self.username else ()), self.password))
         if is_push:
@@ -88,17 +82,16 @@ class Endpoint:
         commands.append(("CLIENT", "SETNAME", name))
         return commands
 
-
-def _port(netloc: str, read: Callable[[], int | None]) -> int | None:
-    try:
-        return read()
-    except ValueError as error:
-        where = netloc.rpartition("@")[2]
-        raise StateUrlInvalid(f"state server URL: {where!r} has no usable port ({error})") from error
-
-
-def _tls(ca_file: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise StateUrlInvalid(f"state server URL: cannot read ssl_ca_certs={ca_file} ({error.strerror})") from error
+    async def ask(self, *commands: tuple[Argument, ...], timeout_s: float) -> list[Any]:
+        """The replies to a few commands on a connection of their own. OSError (TimeoutError among them) or StateError
+        when the server does not answer them all in time."""
+        wire: Wire | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                wire = await self.connect(lambda: Wire(str(self), timeout_s, timeout_s, None))
+                greeting = self.greeting("chatflow-enquiry", is_push=False)
+                replies = await asyncio.gather(*(wire.send(command) for command in (*greeting, *commands)))
+        finally:
+            if wire is not None:
+                wire.abort("asked and answered")
+        return replies[len(greeting) :]

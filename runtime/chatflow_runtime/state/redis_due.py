@@ -14,7 +14,8 @@ from chatflow_runtime.domain.conversation import Event
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.ports import Clock, NoticeText, Record
 from chatflow_runtime.state.codec import NOTICES, RECORDS
-from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.connection import Patience
+from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
 
@@ -26,9 +27,9 @@ class RedisDueStore:
     """DueStore over one connection. With a `clock` its time takes the place of the server's (tests)."""
 
     def __init__(
-        self, connection: Connection, flow: str, rules: Rules, notice_text: NoticeText, clock: Clock | None = None
+        self, link: Link, flow: str, rules: Rules, notice_text: NoticeText, clock: Clock | None = None
     ) -> None:
-        self._connection = connection
+        self._link = link
         self._flow = flow
         self._rules = rules
         self._notice_text = notice_text
@@ -41,7 +42,7 @@ class RedisDueStore:
         due = names.due_key(self._flow, partition)
         touched = 0
         while True:
-            now_ms, *uids = await self._connection.run(self._scripts.due, 1, due, self._now())
+            now_ms, *uids = await self._link.run(self._scripts.due, 1, due, self._now())
             if uids:
                 settled = await asyncio.gather(*(self._settle(partition, uid.decode(), now_ms) for uid in uids))
                 touched += sum(settled)
@@ -51,21 +52,21 @@ class RedisDueStore:
     async def records(self, partition: int, limit: int) -> Sequence[Record]:
         """Records not yet discarded, oldest first."""
         key = names.records_key(self._flow, partition)
-        rows = await self._connection.call("XRANGE", key, "-", "+", "COUNT", limit)
+        rows = await self._link.call("XRANGE", key, "-", "+", "COUNT", limit)
         return [msgspec.structs.replace(RECORDS.decode(fields[1]), id=at.decode()) for at, fields in rows]
 
     async def discard(self, partition: int, records: Sequence[Record]) -> None:
         """Remove records that a sink has kept."""
         if records:
             key = names.records_key(self._flow, partition)
-            await self._connection.call("XDEL", key, *(record.id for record in records))
+            await self._link.call("XDEL", key, *(record.id for record in records))
 
     async def _settle(self, partition: int, uid: str, now_ms: int) -> bool:
         """Whether a notice went out."""
         left_ms = self._rules.notice_ms
         for _ in range(_ATTEMPTS):
             left_s = math.ceil(left_ms / 1000)
-            status, *rest = await self._connection.run(
+            status, *rest = await self._link.run(
                 self._scripts.settle,
                 3,
                 names.conversation_key(self._flow, uid),
@@ -99,9 +100,9 @@ async def open_redis_due_store(
     patience: Patience | None = None,
 ) -> AsyncIterator[RedisDueStore]:
     """A due store with its connection, closed at the end. StateUnavailable when the server cannot be reached."""
-    connection = Connection(url, name="chatflow-worker", scripts=render(rules).all(), patience=patience)
+    link = link_to(url, name="chatflow-worker", scripts=render(rules).all(), patience=patience)
     try:
-        await connection.open()
-        yield RedisDueStore(connection, flow, rules, notice_text, clock)
+        await link.open()
+        yield RedisDueStore(link, flow, rules, notice_text, clock)
     finally:
-        await connection.close()
+        await link.close()

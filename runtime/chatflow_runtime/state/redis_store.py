@@ -28,8 +28,9 @@ from chatflow_runtime.ports import (
     Watch,
 )
 from chatflow_runtime.state.codec import MEMORIES, MESSAGES, NOTICES, RECORDS, REPLIES, too_new
-from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.connection import Patience
 from chatflow_runtime.state.keys import keys_of
+from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
 from chatflow_runtime.state.stream_id import StreamId
@@ -39,10 +40,8 @@ from chatflow_runtime.state.wakeups import Wakeups
 class RedisStore:
     """ConversationStore over one connection. With a `clock` its time takes the place of the server's (tests)."""
 
-    def __init__(
-        self, connection: Connection, wakeups: Wakeups, flow: str, rules: Rules, clock: Clock | None = None
-    ) -> None:
-        self._connection = connection
+    def __init__(self, link: Link, wakeups: Wakeups, flow: str, rules: Rules, clock: Clock | None = None) -> None:
+        self._link = link
         self._wakeups = wakeups
         self._flow = flow
         self._scripts = render(rules)
@@ -52,7 +51,7 @@ class RedisStore:
     async def load(self, turn: Turn) -> Loaded:
         """Claim the turn and read the conversation, or tell why not."""
         keys = keys_of(self._flow, turn.uid)
-        result, history = await self._connection.run_then(
+        result, history = await self._link.run_then(
             self._scripts.load,
             (
                 4,
@@ -74,7 +73,7 @@ class RedisStore:
     async def renew(self, turn: Turn) -> None:
         """Extend the lease; ClaimLost when another attempt has taken over."""
         keys = keys_of(self._flow, turn.uid)
-        result = await self._connection.run(
+        result = await self._link.run(
             self._scripts.renew, 1, keys.conversation, self._now(), turn.message_id, turn.owner
         )
         _check(result, turn)
@@ -83,7 +82,7 @@ class RedisStore:
         """Move the scene, append message and reply to the history, the reply to the outbox; ClaimLost when the claim or
         the revision is not the loaded one."""
         keys = keys_of(self._flow, turn.uid)
-        result = await self._connection.run(
+        result = await self._link.run(
             self._scripts.commit,
             6,
             keys.conversation,
@@ -110,7 +109,7 @@ class RedisStore:
     async def release(self, turn: Turn) -> None:
         """Give the claim up with nothing written; does nothing when it is lost already."""
         keys = keys_of(self._flow, turn.uid)
-        result = await self._connection.run(
+        result = await self._link.run(
             self._scripts.release, 1, keys.conversation, turn.message_id, turn.owner, turn.uid, keys.channel
         )
         if result[0] != Status.LOST:
@@ -119,13 +118,13 @@ class RedisStore:
     async def history(self, uid: str) -> tuple[Message, ...]:
         """The last messages, oldest first."""
         key = keys_of(self._flow, uid).history
-        rows = await self._connection.call("LRANGE", key, -self._history_messages, -1)
+        rows = await self._link.call("LRANGE", key, -self._history_messages, -1)
         return tuple(MESSAGES.decode_all(rows))
 
     async def outbox(self, uid: str, after: str, limit: int = 100) -> Sequence[OutboxItem]:
         """Entries after a stream id (`0` for all that is kept), oldest first; InvalidMessage when it is none."""
         key = keys_of(self._flow, uid).outbox
-        rows = await self._connection.call("XRANGE", key, f"({StreamId.of(after)}", "+", "COUNT", limit)
+        rows = await self._link.call("XRANGE", key, f"({StreamId.of(after)}", "+", "COUNT", limit)
         return [_outbox_item(at, fields) for at, fields in rows]
 
     def watch(self, uid: str) -> AbstractContextManager[Watch]:
@@ -135,7 +134,7 @@ class RedisStore:
     async def rate(self, uid: str, record: Record) -> Scene:
         """Keep a rating; ends the conversation when it was asked for one. Returns the scene."""
         keys = keys_of(self._flow, uid)
-        result = await self._connection.run(
+        result = await self._link.run(
             self._scripts.rate,
             3,
             keys.conversation,
@@ -151,7 +150,7 @@ class RedisStore:
 
     async def ping(self) -> None:
         """StateUnavailable unless the server answers."""
-        await self._connection.call("PING")
+        await self._link.call("PING")
 
     def _now(self) -> str | int:
         """Time for the scripts: leases and deadlines are the server's, since gateways' clocks differ."""
@@ -167,15 +166,15 @@ async def open_redis_store(
     url: str, flow: str, rules: Rules, *, clock: Clock | None = None, patience: Patience | None = None
 ) -> AsyncIterator[RedisStore]:
     """A store with its two connections, closed at the end. StateUnavailable when the server cannot be reached."""
-    connection = Connection(url, scripts=render(rules).all(), patience=patience)
+    link = link_to(url, scripts=render(rules).all(), patience=patience)
     wakeups = Wakeups(url, flow, patience=patience)
     try:
-        await connection.open()
+        await link.open()
         await wakeups.open()
-        yield RedisStore(connection, wakeups, flow, rules, clock)
+        yield RedisStore(link, wakeups, flow, rules, clock)
     finally:
         await wakeups.close()
-        await connection.close()
+        await link.close()
 
 
 def _check(result: list[Any], turn: Turn) -> None:

@@ -7,6 +7,7 @@ write. A cancelled call keeps its place, so that its reply is dropped and the on
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -27,10 +28,29 @@ _UNAVAILABLE = frozenset(
     )
 )
 """Error codes that tell of the server's condition, not of the command."""
+_NOT_THE_PRIMARY = frozenset(("READONLY", "MASTERDOWN"))
+_CODE = re.compile(r"(?:ERR Error running script .*?-)?([A-Z]+)")
+"""Before Redis 7 an error inside a script comes wrapped into another."""
+_REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 
 
 class ScriptMissing(StateError):
     """The server does not know a script (any longer)."""
+
+
+class SlotMigrating(StateUnavailable):
+    """A cluster's slot is on its way from node to node, and the keys of the command are on both."""
+
+
+class Redirection(StateError):
+    """Another node of a cluster serves the slot: from now on, or for this command alone (`is_once`)."""
+
+    def __init__(self, message: str, slot: int, host: str, port: int, *, is_once: bool) -> None:
+        super().__init__(message)
+        self.slot = slot
+        self.host = host
+        self.port = port
+        self.is_once = is_once
 
 
 class Wire(asyncio.Protocol):
@@ -52,7 +72,17 @@ class Wire(asyncio.Protocol):
         self._late: tuple[asyncio.Future[Any], float] | None = None
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves with the reason when the socket is gone."""
+        self.doubt = asyncio.Event()
+        """Set when it is gone, or the server lacks replicas: both may mean that another one has taken its place."""
         self.writes = 0
+
+    def __str__(self) -> str:
+        return self._where
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no reply is awaited."""
+        return not self._pending
 
     def send(self, args: tuple[Argument, ...]) -> asyncio.Future[Any]:
         """The future reply to a command; StateUnavailable at once when the socket is gone."""
@@ -89,6 +119,7 @@ class Wire(asyncio.Protocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         self.lost.set_result(self._reason)
+        self.doubt.set()
         while self._pending:
             future, _ = self._pending.popleft()
             if not future.done():
@@ -135,16 +166,28 @@ class Wire(asyncio.Protocol):
             self.send(("PING",)).add_done_callback(seen)
         self._watchdog = self._loop.call_later(self._timeout_s / 4, self._watch)
 
+    def _peer(self) -> str:
+        """The host at the other end, which nodes that do not know their own address leave out."""
+        peer = self._transport and self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
     def _translated(self, message: str) -> StateError:
-        code = message.partition(" ")[0]
+        code = found[1] if (found := _CODE.match(message)) else ""
         if code == "NOSCRIPT":
             return ScriptMissing(message)
+        if moved := _REDIRECTION.match(message):
+            hint = f"{self._where} is a node of a cluster ({message}); write its URL as redis+cluster://"
+            kind, slot, host, port = moved.groups()
+            return Redirection(hint, int(slot), host or self._peer(), int(port), is_once=kind == "ASK")
         if code not in _UNAVAILABLE:
             return StateError(f"{self._where} refuses a command: {message}")
-        if code == "READONLY":
-            # A former primary: a new connection finds the present one behind the same name.
+        if code in _NOT_THE_PRIMARY:
+            # A new connection finds the present primary behind the same name, or by its sentinels.
             self._loop.call_soon(self.abort, "the server became a replica")
-        return StateUnavailable(f"{self._where} cannot serve now: {message}")
+        if code == "NOREPLICAS":
+            self.doubt.set()
+        kind_of_error = SlotMigrating if code == "TRYAGAIN" else StateUnavailable
+        return kind_of_error(f"{self._where} cannot serve now: {message}")
 
 
 def seen(reply: asyncio.Future[Any]) -> None:
