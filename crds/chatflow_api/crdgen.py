@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from chatflow_api import v1alpha1 as api
+from chatflow_api.status import Status
 
 Schema = dict[str, Any]
 """A JSON schema; Kubernetes' structural schemas are a subset of its draft 4."""
@@ -45,13 +46,28 @@ KEPT = frozenset(
 )
 """Keywords that are taken over as they are; a structural schema refuses or ignores every other one."""
 
-_MAP_KEYS = {"dialogue.slots": "name", "dialogue.actions": "name"}
+_MAP_KEYS = {
+    "dialogue.slots": "name",
+    "dialogue.actions": "name",
+    "status.conditions": "type",
+    "status.models": "role",
+}
 """Lists whose elements are told apart by a field, so that server-side apply can merge them."""
 
 COLUMNS = [
-    {"name": "Locale", "type": "string", "jsonPath": ".spec.locale"},
-    {"name": "LLM", "type": "string", "jsonPath": ".spec.models.llm.openAI.model"},
+    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
+    {"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"},
+    {"name": "Gateways", "type": "string", "jsonPath": ".status.gateways"},
+    {"name": "LLM", "type": "string", "jsonPath": ".status.models[?(@.role=='llm')].state"},
+    {"name": "URL", "type": "string", "jsonPath": ".status.url"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Locale", "type": "string", "jsonPath": ".spec.locale", "priority": 1},
+    {
+        "name": "Message",
+        "type": "string",
+        "jsonPath": ".status.conditions[?(@.type=='Ready')].message",
+        "priority": 1,
+    },
 ]
 
 
@@ -113,7 +129,8 @@ class _Translation:
         if "description" in out:
             out["description"] = " ".join(out["description"].split())
         if "properties" in schema:
-            if "default" in out and not rules:
+            own = {key: value["default"] for key, value in schema["properties"].items() if "default" in value}
+            if "default" in out and not rules and _without_nulls(own) == out["default"]:
                 # The server fills an empty object from the defaults of its fields. Where there are rules the default
                 # stays whole: they are checked on it as it stands when the definition is applied.
                 out["default"] = {}
@@ -154,6 +171,8 @@ def structural_schema() -> Schema:
     translation = _Translation(raw["$defs"])
     name = translation.translate(raw["$defs"]["Metadata"], "metadata")["properties"]["name"]
     spec = translation.translate(raw["properties"]["spec"], "")
+    raw_status = Status.model_json_schema(by_alias=True)
+    status = _Translation(raw_status["$defs"]).translate(raw_status, "status")
     return {
         "description": "A customer-service chat, declared in one object.",
         "type": "object",
@@ -164,11 +183,7 @@ def structural_schema() -> Schema:
             # The API server checks the rest of the metadata itself and allows limits on the name alone.
             "metadata": {"type": "object", "properties": {"name": name}},
             "spec": spec,
-            "status": {
-                "description": "What the operator observed; not for users to write.",
-                "type": "object",
-                "x-kubernetes-preserve-unknown-fields": True,
-            },
+            "status": status,
         },
     }
 

@@ -36,7 +36,7 @@ _BY_PATTERN = {_pattern(kind): words for kind, words in _PATTERNS.items()}
 _BY_FIELD = {
     "url": ("it is no usable URL", "write http:// or https://, a host without {slot}, then path and query"),
     "baseURL": ("it is no usable URL", "write for example http://vllm:8000/v1"),
-    "name": ("it is no valid name for a flow", "use lower-case letters, digits and '-', a letter first, at most 53"),
+    "name": ("it is no valid name for a flow", "use lower-case letters, digits and '-', a letter first, at most 46"),
     "path": ("it is an absolute path", "write it relative to the volume, for example knowledge"),
     "allowedHosts": ("it is no host", "write host or host:port in lower case, for example orders.example.com"),
 }

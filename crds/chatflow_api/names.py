@@ -1,4 +1,4 @@
-"""Names that several parts must agree on: partitions and Redis keys. Labels and annotations join with the operator."""
+"""Names that several parts must agree on: partitions and Redis keys, labels, annotations, objects of a flow."""
 
 from __future__ import annotations
 
@@ -51,3 +51,29 @@ def records_key(flow: str, number: int) -> str:
 def wake_channel(flow: str, number: int) -> str:
     """Channel on which a commit tells which user of a partition has news."""
     return f"wake:{hash_tag(flow, number)}"
+
+
+MANAGED_BY = "chatflow-operator"
+"""Field manager of everything that the operator applies, and the value of the label managed-by."""
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_FLOW = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+ANNOTATION_CONFIG_HASH = "chatflow.dev/config-hash"
+"""On pod templates: a change of what a pod reads at its start changes it, and so rolls the pods."""
+ANNOTATION_REBUILD = "chatflow.dev/rebuild"
+"""On a ChatFlow: another value trains and indexes anew, for content that lies on volumes."""
+
+
+def flow_labels(flow: str) -> dict[str, str]:
+    """The labels by which everything of a flow is found."""
+    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_FLOW: flow}
+
+
+def inference_service(flow: str, role: str) -> str:
+    """Name of the InferenceService of a flow's model."""
+    return f"{flow}-{role}"
+
+
+def predictor_host(flow: str, namespace: str, role: str) -> str:
+    """Where KServe serves it, inside the cluster (Standard mode, port 80)."""
+    return f"{inference_service(flow, role)}-predictor.{namespace}.svc"

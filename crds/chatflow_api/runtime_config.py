@@ -11,6 +11,10 @@ import hashlib
 from pydantic import BaseModel, ConfigDict
 
 from chatflow_api import v1alpha1 as api
+from chatflow_api.names import inference_service, predictor_host
+
+DRAIN_MARGIN_S = 15.0
+"""Beyond the longest answer: for its commit, and for streams to be told."""
 
 
 class Config(BaseModel):
@@ -32,6 +36,8 @@ class GatewayConfig(Config):
 
     allowed_origins: tuple[str, ...]
     max_text_length: int
+    drain_s: float
+    """How long a gateway that leaves waits for its last answers."""
 
 
 class StateConfig(Config):
@@ -109,6 +115,7 @@ class LanguageModelConfig(Config):
     api_key: str | None
     first_token_deadline_s: float
     token_gap_deadline_s: float
+    answer_deadline_s: float
     max_tokens: int
     temperature: float
     context_tokens: int
@@ -153,7 +160,9 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
         flow=_identity(flow.metadata),
         locale=spec.locale,
         gateway=GatewayConfig(
-            allowed_origins=tuple(spec.gateway.allowed_origins), max_text_length=spec.gateway.max_text_length
+            allowed_origins=tuple(spec.gateway.allowed_origins),
+            max_text_length=spec.gateway.max_text_length,
+            drain_s=longest_answer_s(spec) + DRAIN_MARGIN_S,
         ),
         state=StateConfig(
             ttl_s=api.duration_s(spec.state.ttl),
@@ -172,8 +181,8 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             encoder_path=spec.models.intent.encoder_path,
             confidence=spec.models.intent.confidence,
         ),
-        llm=_language_model(spec.models.llm),
-        backup=_language_model(spec.models.backup),
+        llm=_language_model(spec.models.llm, "llm", flow.metadata),
+        backup=_language_model(spec.models.backup, "backup", flow.metadata),
         moderation=ModerationConfig(
             word_lists=tuple(f"{ref.name}/{ref.key}" for ref in spec.moderation.word_lists),
             action=spec.moderation.action,
@@ -229,15 +238,35 @@ def _dialogue(dialogue: api.Dialogue, title: str) -> DialogueConfig:
     )
 
 
-def _language_model(model: api.LanguageModel | None) -> LanguageModelConfig | None:
+def longest_answer_s(spec: api.ChatFlowSpec) -> float:
+    """The longest that one answer may take: the llm's silence and the backup's whole answer, or an action's call."""
+    models = spec.models
+    silence_s = api.duration_s(models.llm.first_token_deadline) if models.llm else 0.0
+    answers_s = [api.duration_s(model.answer_deadline) for model in (models.llm, models.backup) if model]
+    calls_s = [api.duration_s(action.http.timeout) for action in spec.dialogue.actions]
+    return max([silence_s + answer_s for answer_s in answers_s] + calls_s, default=0.0)
+
+
+def _language_model(
+    model: api.LanguageModel | None, role: api.ModelRole, flow: api.Metadata
+) -> LanguageModelConfig | None:
     if model is None:
         return None
+    if model.open_ai is not None:
+        base_url, name = model.open_ai.base_url.rstrip("/"), model.open_ai.model
+        api_key = _secret(model.open_ai.api_key_secret_ref)
+    else:
+        assert model.kserve is not None, "a language model has exactly one source"  # noqa: S101  The type guarantees it.
+        name, api_key = inference_service(flow.name, role), None
+        path = "/openai/v1" if model.kserve.format is api.ModelFormat.HUGGING_FACE else "/v1"
+        base_url = f"http://{predictor_host(flow.name, flow.namespace, role)}{path}"
     return LanguageModelConfig(
-        base_url=model.open_ai.base_url.rstrip("/"),
-        model=model.open_ai.model,
-        api_key=_secret(model.open_ai.api_key_secret_ref),
+        base_url=base_url,
+        model=name,
+        api_key=api_key,
         first_token_deadline_s=api.duration_s(model.first_token_deadline),
         token_gap_deadline_s=api.duration_s(model.token_gap_deadline),
+        answer_deadline_s=api.duration_s(model.answer_deadline),
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         context_tokens=model.context_tokens,

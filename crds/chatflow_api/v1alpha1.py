@@ -8,21 +8,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
+
+from chatflow_api.placement import AccessMode as AccessMode
+from chatflow_api.placement import Autoscaler as Autoscaler
+from chatflow_api.placement import (
+    Autoscaling,
+    GatewayReplicas,
+    IntentServer,
+    Observability,
+)
+from chatflow_api.placement import KServeModel as KServeModel
+from chatflow_api.placement import ManagedRedis as ManagedRedis
+from chatflow_api.placement import ModelFormat as ModelFormat
+from chatflow_api.placement import ModelRole as ModelRole
+from chatflow_api.placement import Reclaim as Reclaim
+from chatflow_api.placement import RedisReplicas as RedisReplicas
+from chatflow_api.placement import Replicas as Replicas
+from chatflow_api.placement import Resources as Resources
+from chatflow_api.placement import Route as Route
+from chatflow_api.placement import Storage as Storage
+from chatflow_api.placement import Volume as Volume
+from chatflow_api.spec_types import DataKey as DataKey
+from chatflow_api.spec_types import Duration as Duration
+from chatflow_api.spec_types import Finding as Finding
+from chatflow_api.spec_types import LongText as LongText
+from chatflow_api.spec_types import Name as Name
+from chatflow_api.spec_types import ObjectName as ObjectName
+from chatflow_api.spec_types import Question as Question
+from chatflow_api.spec_types import RuleBroken as RuleBroken
+from chatflow_api.spec_types import Spec as Spec
+from chatflow_api.spec_types import Text as Text
+from chatflow_api.spec_types import Within as Within
+from chatflow_api.spec_types import duration_s as duration_s
+from chatflow_api.spec_types import exactly_one
 
 GROUP = "chatflow.dev"
 VERSION = "v1alpha1"
@@ -31,86 +54,6 @@ KIND = "ChatFlow"
 
 OUT_OF_SCOPE = "out_of_scope"
 """The reserved intent name under which questions that the bot must not answer are listed."""
-
-_DURATION = re.compile(r"(\d+)(ms|s|m|h)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def duration_s(value: str) -> float:
-    """Seconds of a duration such as `800ms`, `600s` or `1h30m`; ValueError if it is none."""
-    parts = _DURATION.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise ValueError(f"{value!r} is no duration; write for example 800ms, 30s, 10m or 1h30m")
-    return sum(int(number) * _UNIT_S[unit] for number, unit in parts)
-
-
-@dataclass(frozen=True)
-class Within:
-    """Bounds of a duration, both included; `crdgen` writes them as a CEL rule."""
-
-    lowest: str
-    highest: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "x-duration": [self.lowest, self.highest]}
-
-    def _check(self, value: str) -> str:
-        if not duration_s(self.lowest) <= duration_s(value) <= duration_s(self.highest):
-            raise ValueError(f"{value} lies outside {self.lowest} to {self.highest}")
-        return value
-
-
-Duration = Annotated[str, StringConstraints(pattern=r"^([0-9]+(ms|s|m|h))+$", max_length=32)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9_-]{0,61}[a-z0-9])?$", max_length=63)]
-"""Name of an intent, a slot or an action: lower case, digits, `_` and `-`."""
-ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
-DataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$", max_length=253)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-LongText = Annotated[str, StringConstraints(min_length=1, max_length=16000)]
-Question = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One place at which a rule over several fields is broken."""
-
-    at: tuple[str | int, ...]
-    """Path below the part that has the rule, as in the manifest."""
-    message: str
-    """What is wrong; what to do."""
-
-
-class RuleBroken(ValueError):
-    """Rules over several fields are broken; `validation` gives each finding its own line."""
-
-    def __init__(self, *findings: Finding) -> None:
-        super().__init__(". ".join(finding.message for finding in findings))
-        self.findings = findings
-
-
-class Spec(BaseModel):
-    """Base of every part of the spec: camelCase in YAML, unknown fields refused, frozen once read."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-    cel: ClassVar[list[tuple[str, str]]] = []
-    """Rules over several fields, as (CEL expression, message), for the CustomResourceDefinition."""
-
-
-def _exactly_one(model: BaseModel, *names: str) -> None:
-    given = [name for name in names if getattr(model, name) is not None]
-    if len(given) != 1:
-        wanted = " or ".join(to_camel(name) for name in names)
-        found = ", ".join(to_camel(name) for name in given) or "none"
-        raise ValueError(f"exactly one of {wanted} is needed, and {found} is set; set exactly one")
 
 
 class Locale(StrEnum):
@@ -161,7 +104,7 @@ class VolumeSource(Spec):
             raise RuleBroken(Finding(("path",), f"{self.path!r} leaves the volume; write it without '..'"))
         return self
 
-    cel: ClassVar = [("!self.path.contains('..')", "path must stay inside the volume")]
+    cel: ClassVar = [("!self.path.matches('(^|/)[.][.](/|$)')", "path must stay inside the volume")]
 
 
 class Source(Spec):
@@ -174,7 +117,7 @@ class Source(Spec):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        _exactly_one(self, "config_map", "persistent_volume_claim")
+        exactly_one(self, "config_map", "persistent_volume_claim")
         return self
 
     cel: ClassVar = [
@@ -191,6 +134,14 @@ Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[A-Za-z0-9.*-]
 class Gateway(Spec):
     """The HTTP and WebSocket front of the flow."""
 
+    replicas: GatewayReplicas = GatewayReplicas()
+    """How many gateways run; an autoscaler chooses between the two."""
+    autoscaling: Autoscaling = Autoscaling()
+    """When gateways are added."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "1Gi"})
+    """What each gateway asks of its node. One gateway uses one core at most."""
+    route: Route | None = None
+    """How users reach the gateways from outside the cluster; without it, by the Service alone."""
     allowed_origins: Annotated[list[Origin], Field(max_length=100)] = []
     """Web origins whose pages may embed the widget (CORS, and the Origin check of WebSockets). The gateway's own
     origin is always allowed; `*` allows every page."""
@@ -202,14 +153,26 @@ class ExternalRedis(Spec):
     """A Redis or Valkey that exists already."""
 
     url_secret_ref: SecretKeyRef
-    """Secret key that holds the URL, for example redis://:password@host:6379/0."""
+    """Secret key that holds the URL: redis://:password@host:6379/0, rediss:// with TLS,
+    redis+sentinel://:password@host:26379,host:26379/name/0, or redis+cluster://:password@host:6379,host:6379."""
 
 
 class Redis(Spec):
-    """Where conversation state is kept."""
+    """Where conversation state is kept: in a server of the flow's own, or in one that exists."""
 
+    managed: ManagedRedis | None = None
+    """A server of the flow's own; this one, with its defaults, when neither is set. `chatflow up` starts a single
+    one."""
     external: ExternalRedis | None = None
-    """Use this server; without it `chatflow up` starts one of its own."""
+    """Use this server."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.managed is not None and self.external is not None:
+            raise RuleBroken(Finding((), "managed and external are both set; keep the one that is meant"))
+        return self
+
+    cel: ClassVar = [("!(has(self.managed) && has(self.external))", "set managed or external, not both")]
 
 
 class State(Spec):
@@ -435,6 +398,11 @@ class Dialogue(Spec):
             "self.actions.all(a, self.actions.exists_one(b, b.intent == a.intent))",
             "an intent may start one action only",
         ),
+        (
+            "self.allowedHosts.size() == 0"
+            " || self.actions.all(a, a.http.url.split('?')[0].split('/')[2] in self.allowedHosts)",
+            "actions may call hosts of allowedHosts only",
+        ),
     ]
 
 
@@ -484,6 +452,8 @@ class IntentModel(Spec):
     """Folder with model.onnx and tokenizer.json; for encoder onnx."""
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.85
     """Calibrated probability above which an intent is acted on."""
+    kserve: IntentServer | None = None
+    """Serve the classifier by KServe as well. Gateways classify in their own process either way."""
 
     @model_validator(mode="after")
     def _onnx_has_a_path(self) -> Self:
@@ -514,14 +484,20 @@ class OpenAIEndpoint(Spec):
 
 
 class LanguageModel(Spec):
-    """A language model for what the knowledge base does not answer."""
+    """A language model for what the knowledge base does not answer: one that is served already, or one that KServe
+    serves in the flow's namespace."""
 
-    open_ai: OpenAIEndpoint = Field(alias="openAI")
+    open_ai: OpenAIEndpoint | None = Field(default=None, alias="openAI")
     """Where it is served."""
+    kserve: KServeModel | None = None
+    """What KServe serves; on one machine name a server with `--llm` instead."""
     first_token_deadline: Annotated[Duration, Within("50ms", "120s")] = "800ms"
     """No first token by then: the next rung takes over."""
     token_gap_deadline: Annotated[Duration, Within("50ms", "120s")] = "5s"
     """Longest silence between tokens; the answer then ends with a notice."""
+    answer_deadline: Annotated[Duration, Within("1s", "15m")] = "60s"
+    """Longest time for a whole answer; it then ends with a notice. A gateway that leaves waits this long for its last
+    answers."""
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
     """Longest answer, in tokens."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
@@ -532,6 +508,11 @@ class LanguageModel(Spec):
     """Template of the system prompt, with {persona}, {passages} and {locale}; a built-in one without it."""
 
     @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        exactly_one(self, "open_ai", "kserve")
+        return self
+
+    @model_validator(mode="after")
     def _answer_fits(self) -> Self:
         if self.max_tokens >= self.context_tokens:
             message = (
@@ -540,7 +521,10 @@ class LanguageModel(Spec):
             raise RuleBroken(Finding(("maxTokens",), message))
         return self
 
-    cel: ClassVar = [("self.maxTokens < self.contextTokens", "maxTokens must be below contextTokens")]
+    cel: ClassVar = [
+        ("has(self.openAI) != has(self.kserve)", "set exactly one of openAI or kserve"),
+        ("self.maxTokens < self.contextTokens", "maxTokens must be below contextTokens"),
+    ]
 
 
 class Models(Spec):
@@ -608,6 +592,10 @@ class ChatFlowSpec(Spec):
     """Words that must not pass."""
     degradation: Degradation = Degradation()
     """Behaviour under load."""
+    storage: Storage = Storage()
+    """The volume for trained models, the knowledge index and records."""
+    observability: Observability = Observability()
+    """What monitoring is set up."""
 
 
 class Metadata(BaseModel):
@@ -615,7 +603,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, alias_generator=to_camel)
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,51}[a-z0-9])?$", max_length=53)]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,44}[a-z0-9])?$", max_length=46)]
     namespace: ObjectName = "default"
     uid: str = ""
 

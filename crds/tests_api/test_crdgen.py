@@ -12,10 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from chatflow_api import crdgen
-from chatflow_api.v1alpha1 import ChatFlow, ChatFlowSpec, Spec, duration_s
+from chatflow_api.crd_rules import completed
+from chatflow_api.v1alpha1 import ChatFlow, ChatFlowSpec, Spec
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests_api.spec_strategies import values
 
 SCHEMA = crdgen.structural_schema()
 FORBIDDEN = frozenset(
@@ -84,7 +85,7 @@ def test_every_default_is_valid_where_it_stands() -> None:
 
 
 def test_defaults_filled_in_by_the_server_are_those_of_the_type() -> None:
-    filled = defaulted({}, SCHEMA["properties"]["spec"])
+    filled = completed({}, SCHEMA["properties"]["spec"])
     assert ChatFlowSpec.model_validate(filled) == ChatFlowSpec()
     assert filled == json.loads(ChatFlowSpec().model_dump_json(by_alias=True, exclude_none=True))
 
@@ -132,65 +133,6 @@ def test_the_reference_has_a_row_for_every_field() -> None:
         assert text.count(f"| `{path}` |") + text.count(f"## {path}\n") >= 1, path
 
 
-def defaulted(value: Any, schema: dict[str, Any]) -> Any:
-    """A value as the API server completes it: missing fields take their default, from the outside inwards."""
-    if isinstance(value, list):
-        return [defaulted(item, schema["items"]) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "additionalProperties" in schema:
-        return {key: defaulted(inner, schema["additionalProperties"]) for key, inner in value.items()}
-    fields = schema.get("properties", {})
-    given = {**{name: field["default"] for name, field in fields.items() if "default" in field}, **value}
-    return {name: defaulted(inner, fields[name]) for name, inner in given.items()}
-
-
-def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Any value that a schema allows, a little beyond the rules that only CEL states."""
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    if bounds := crdgen.duration_bounds(schema):
-        low, high = (int(duration_s(bound) * 1000) for bound in bounds)
-        return st.integers(low, high).map(lambda ms: f"{ms}ms")
-    match schema["type"]:
-        case "object":
-            return _objects(schema)
-        case "array":
-            return st.lists(values(schema["items"]), min_size=schema.get("minItems", 0), max_size=3)
-        case "integer":
-            return st.integers(schema["minimum"], schema["maximum"])
-        case "number":
-            return st.floats(schema["minimum"], schema["maximum"], allow_nan=False)
-        case _:
-            return _texts(schema)
-
-
-def _objects(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    if "additionalProperties" in schema:
-        return st.dictionaries(
-            st.from_regex(r"[a-z]([a-z0-9_-]{0,10}[a-z0-9])?", fullmatch=True),
-            values(schema["additionalProperties"]),
-            max_size=3,
-        )
-    fields = {name: values(field) for name, field in schema["properties"].items()}
-    required = set(schema.get("required", []))
-    return st.fixed_dictionaries(
-        {name: value for name, value in fields.items() if name in required},
-        optional={name: value for name, value in fields.items() if name not in required},
-    )
-
-
-def _texts(schema: dict[str, Any]) -> st.SearchStrategy[str]:
-    if "pattern" in schema:
-        # fullmatch: the $ of Python would let a line end follow, which the pattern of the schema does not.
-        pattern = schema["pattern"].removeprefix("^").removesuffix("$")
-        return st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True).filter(
-            lambda text: len(text) <= schema["maxLength"]
-        )
-    alphabet = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"))
-    return st.text(alphabet, min_size=schema.get("minLength", 0), max_size=min(30, schema["maxLength"]))
-
-
 @settings(max_examples=60, deadline=None)
 @given(values(SCHEMA["properties"]["spec"]))
 def test_what_the_type_accepts_the_schema_accepts_and_reads_back_equal(spec: dict[str, Any]) -> None:
@@ -207,6 +149,6 @@ def test_what_the_type_accepts_the_schema_accepts_and_reads_back_equal(spec: dic
         return
     dumped = json.loads(flow.model_dump_json(by_alias=True, exclude_none=True))
     jsonschema.Draft4Validator(SCHEMA).validate(dumped)
-    assert defaulted(dumped["spec"], SCHEMA["properties"]["spec"]) == dumped["spec"]
+    assert completed(dumped["spec"], SCHEMA["properties"]["spec"]) == dumped["spec"]
     assert ChatFlow.model_validate_json(json.dumps(dumped)) == flow
     assert ChatFlow.model_validate(yaml.safe_load(yaml.safe_dump(dumped))) == flow

@@ -28,6 +28,10 @@ class Recipe:
     """What the build context holds (name -> file); None: the repository, less what .dockerignore leaves out."""
     base: str | None = None
     """The image that build argument BASE names."""
+    target: str | None = None
+    """The stage of the Dockerfile; its last one without."""
+    copied: tuple[str, ...] = ()
+    """Files and folders of the repository that the target copies: what decides whether it is built anew."""
 
 
 def tag(name: str) -> str:
@@ -37,6 +41,12 @@ def tag(name: str) -> str:
 
 def _tool(family: str, program: str) -> Callable[[Toolchain, Layout, Callable[[str], None]], dict[str, Path]]:
     return lambda tools, _layout, _say: {program: tools.folder(family) / program}
+
+
+def _ours(target: str, lock: str, *folders: str) -> Recipe:
+    """An image of the product; crds is in each."""
+    copied = ("pyproject.toml", "README.md", "LICENSE", "locks/build.txt", f"locks/{lock}.txt", "crds", *folders)
+    return Recipe(REPOSITORY / "runtime/Dockerfile", base="base", target=target, copied=copied)
 
 
 RECIPES = {
@@ -50,7 +60,9 @@ RECIPES = {
         SOURCE / "images/base/Dockerfile", lambda _tools, layout, say: {"rootfs.tar": packages.base_system(layout, say)}
     ),
     "redis": Recipe(SOURCE / "images/redis/Dockerfile", lambda _tools, _layout, _say: {}, base="base"),
-    "runtime": Recipe(REPOSITORY / "runtime/Dockerfile", base="base"),
+    "runtime": _ours("gateway", "runtime", "model_servers", "runtime"),
+    "builder": _ours("builder", "builder", "model_servers", "runtime"),
+    "operator": _ours("operator", "operator", "operator"),
 }
 
 
@@ -82,9 +94,10 @@ class Images:
                 shutil.copy2(source, context / file)
             context.mkdir(exist_ok=True)
             base = [] if recipe.base is None else [f"--build-arg=BASE={tag(recipe.base)}"]
+            stage = [] if recipe.target is None else [f"--target={recipe.target}"]
             mounts = [f"--volume={path}:{path}:ro" for path in HOST_FILES if Path(path).exists()]
             self._buildah(
-                "build", "--isolation=chroot", "--network=host", "--layers", "--pull-never", *base, *mounts,
+                "build", "--isolation=chroot", "--network=host", "--layers", "--pull-never", *base, *stage, *mounts,
                 f"--file={recipe.dockerfile}", f"--tag={tag(name)}", str(context),
             )  # fmt: skip
             made = Path(folder) / "image.tar"
@@ -105,7 +118,8 @@ def _key(recipe: Recipe, files: dict[str, Path] | None, base: Path | None) -> st
     if base is not None:
         digest.update(base.name.encode())
     if files is None:
-        _add_repository(digest)
+        digest.update(f"{recipe.target}\0".encode())
+        _add_repository(digest, recipe.copied)
     else:
         for name, file in sorted(files.items()):
             # A cached file's path holds the key of what it was built from.
@@ -113,10 +127,9 @@ def _key(recipe: Recipe, files: dict[str, Path] | None, base: Path | None) -> st
     return digest.hexdigest()[:16]
 
 
-def _add_repository(digest: hashlib._Hash) -> None:
-    """What the Dockerfiles copy: tracked and new files below the folders that .dockerignore lets through."""
-    let_through = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for part in let_through:
+def _add_repository(digest: hashlib._Hash, copied: tuple[str, ...]) -> None:
+    """What a target copies: tracked and new files, less those that .dockerignore leaves out."""
+    for part in copied:
         root = REPOSITORY / part
         for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
             relative = file.relative_to(REPOSITORY)

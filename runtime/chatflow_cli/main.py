@@ -8,6 +8,8 @@ import click
 
 COMMANDS = {
     "validate": "Check manifests and what they refer to.",
+    "render": "Print what the operator would apply.",
+    "status": "Show a flow on a cluster.",
     "up": "Run a manifest on this machine.",
     "ask": "Ask one question and show the answer.",
     "chat": "Chat in the terminal.",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-from chatflow_api.validation import Manifest, ManifestInvalid, read_manifest
+from chatflow_api.crd_rules import violations_beyond
+from chatflow_api.manifest_source import SourceInvalid, read_documents
+from chatflow_api.v1alpha1 import API_VERSION, KIND
+from chatflow_api.validation import ManifestInvalid, Problem, path_text, read_manifest
 
 from chatflow_cli.errors import ManifestUnusable
 from chatflow_cli.local.manifest_file import decoded, find_manifest, read_text
@@ -45,19 +49,52 @@ def command(files: tuple[str, ...], volumes: tuple[str, ...], quiet: bool) -> No
         raise SystemExit(1)
 
 
-def _checked(name: str, volumes: dict[str, Path]) -> Findings:
+def _checked(name: str, folders: dict[str, Path]) -> Findings:
     try:
-        manifest, path = _read(name)
-    except ManifestInvalid as error:
-        return Findings(problems=[str(problem) for problem in error.problems])
+        text, path = _read(name)
     except ManifestUnusable as error:
         return Findings(problems=[error.message])
+    filename = "<stdin>" if path is None else str(path)
+    try:
+        manifest = read_manifest(text, filename)
+    except ManifestInvalid as error:
+        problems = [*error.problems, *_refused_by_the_definition(text, filename, error.problems)]
+        return Findings(problems=[str(problem) for problem in problems])
+    if refused := list(_refused_by_the_definition(text, filename, ())):
+        return Findings(problems=[str(problem) for problem in refused])
     objects = read_objects(manifest.documents, path)
-    return ReferenceCheck(manifest, objects, volumes, "validate").run().findings
+    return ReferenceCheck(manifest, objects, folders, "validate").run().findings
 
 
-def _read(name: str) -> tuple[Manifest, Path | None]:
+def _refused_by_the_definition(text: str, filename: str, reported: Sequence[Problem]) -> Iterator[Problem]:
+    """What the API server would refuse and nothing in `reported` speaks of.
+
+    Slots and actions that stand twice beside another mistake are such a case. The tests know of no manifest that the
+    types accept and the definition refuses; should there be one, it is better told here than by `kubectl apply`.
+    """
+    try:
+        documents = read_documents(text)
+    except SourceInvalid:
+        return
+    envelope = {"apiVersion": API_VERSION, "kind": KIND}
+    for document in documents:
+        if not isinstance(document.data, dict) or not envelope.items() <= document.data.items():
+            continue
+        for violation in violations_beyond([problem.path for problem in reported], document.data):
+            place = document.place(violation.path)
+            yield Problem(
+                filename,
+                path_text(violation.path),
+                violation.message,
+                "the CustomResourceDefinition refuses it; see docs/reference/manifest.md",
+                line=place.line if place else None,
+                column=place.column if place else None,
+            )
+
+
+def _read(name: str) -> tuple[str, Path | None]:
+    """The text that a name stands for, and its file; None is standard input."""
     if name == "-":
-        return read_manifest(decoded(sys.stdin.buffer.read(), "<stdin>"), "<stdin>"), None
+        return decoded(sys.stdin.buffer.read(), "<stdin>"), None
     path = find_manifest(Path(name))
-    return read_manifest(read_text(path), str(path)), path
+    return read_text(path), path

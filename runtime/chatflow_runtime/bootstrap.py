@@ -6,23 +6,25 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import math
 import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+import aiohttp
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from chatflow_runtime.adapters.artefacts import ArtefactFolder, Artefacts, follow
+from chatflow_runtime.adapters.artefacts import ArtefactFolder, Artefacts, Follower
 from chatflow_runtime.adapters.business_api import BusinessApi
-from chatflow_runtime.adapters.classification import InProcessClassifier, NoClassifier
+from chatflow_runtime.adapters.classification import InProcessClassifier
 from chatflow_runtime.adapters.http_session import open_session
-from chatflow_runtime.adapters.knowledge import KnowledgeRetriever
+from chatflow_runtime.adapters.knowledge import KnowledgeIndex, KnowledgeRetriever
 from chatflow_runtime.adapters.openai_chat import OpenAIChat
 from chatflow_runtime.adapters.record_files import RecordFiles
 from chatflow_runtime.answerers.cached import AnswerCache
@@ -32,12 +34,17 @@ from chatflow_runtime.domain.moderation import Moderator, parse_words
 from chatflow_runtime.domain.reply import Origin
 from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
+from chatflow_runtime.errors import StateUnavailable
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import Clock
 from chatflow_runtime.settings import Settings, SettingsInvalid
-from chatflow_runtime.state.redis_due import open_redis_due_store
-from chatflow_runtime.state.redis_store import open_redis_store
+from chatflow_runtime.startup import Need, Startup
+from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_store import RedisStore
 from chatflow_runtime.state.rules import Rules as StateRules
+from chatflow_runtime.state.scripts import render
+from chatflow_runtime.state.wakeups import Wakeups
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health, create_admin_app
 from chatflow_runtime.web.app import create_app
@@ -52,28 +59,25 @@ CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic_s=time.monot
 GC_ALLOCATIONS = 10_000
 """Objects more than were freed, between two passes of the collector over the young ones."""
 WARM_UP_UID = "_warm-up"
-DRAIN_S = 30
+WARM_UP_S = 10.0
+"""Time for the warm turn, even where the start's deadline has passed."""
+ADMIN_DRAIN_S = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Brain:
-    """What changes while a gateway runs: classifier and retriever, swapped together."""
+    """What changes while a gateway runs: classifier and retriever, swapped together. Knows nothing at first."""
 
-    classifier: InProcessClassifier | NoClassifier
-    retriever: KnowledgeRetriever
-
-    @classmethod
-    def of(cls, artefacts: Artefacts) -> Brain:
-        """A brain with its first artefacts."""
-        model = artefacts.intent
-        classifier = NoClassifier() if model is None else InProcessClassifier(model)
-        return cls(classifier, KnowledgeRetriever(artefacts.index))
+    classifier: InProcessClassifier = field(default_factory=lambda: InProcessClassifier(None))
+    retriever: KnowledgeRetriever = field(default_factory=lambda: KnowledgeRetriever(KnowledgeIndex.empty()))
+    titles: list[str] = field(default_factory=list)
+    """A question of the knowledge in use, for the warm turn."""
 
     def swap(self, artefacts: Artefacts) -> None:
-        """Use newer artefacts from the next turn on. A flow that gains its first intent restarts instead."""
-        if artefacts.intent is not None and isinstance(self.classifier, InProcessClassifier):
-            self.classifier.swap(artefacts.intent)
+        """Use other artefacts from the next turn on."""
+        self.classifier.swap(artefacts.intent)
         self.retriever.swap(artefacts.index)
+        self.titles[:] = [entry.title for entry in artefacts.index.entries[:1]]
 
 
 async def run_gateway(settings: Settings) -> None:
@@ -81,28 +85,60 @@ async def run_gateway(settings: Settings) -> None:
     stop = _stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()
-    folder = ArtefactFolder(settings.artefacts_dir)
-    versions = folder.current()
-    artefacts = await asyncio.to_thread(folder.load, versions)
-    brain = Brain.of(artefacts)
+    brain = Brain()
+    follower = Follower(ArtefactFolder(settings.artefacts_dir), brain.swap)
     async with contextlib.AsyncExitStack() as parts:
-        runner = await _runner(settings, brain, metrics, parts)
-        app = create_app(settings.config, runner, runner.store, metrics, CLOCK, health)
         admin = create_admin_app(health, registry)
         await parts.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
-        await _warm(runner, artefacts)
+        await parts.enter_async_context(_background(follower.run(), stop))
+        session = await parts.enter_async_context(open_session(settings.host_aliases))
+        models = _models(settings, session)
+        runner = await _runner(settings, brain, models, session, metrics, parts)
+        if not await _unless(stop, _started(settings, health, _needs(follower, runner, models), _warm(runner, brain))):
+            return
+        app = create_app(settings.config, runner, runner.store, metrics, CLOCK, health)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
-        await parts.enter_async_context(_serving(app, settings.host, settings.port, settings, stop))
+        drain_s = math.ceil(settings.config.gateway.drain_s)
+        await parts.enter_async_context(_serving(app, settings.host, settings.port, settings, stop, drain_s))
         if settings.shared_admin_port is not None:
             shared = _serving(admin, settings.host, settings.shared_admin_port, settings, stop)
             await parts.enter_async_context(shared)
-        await parts.enter_async_context(_background(follow(folder, versions, brain.swap), stop))
         _settle()
         health.warmed()
         log.info("gateway_ready", flow=settings.config.flow.name, port=settings.port, backlog=runner.backlog)
         await stop.wait()
         health.drain()
         log.info("gateway_draining", backlog=runner.backlog)
+
+
+def _needs(follower: Follower, runner: TurnRunner, models: Mapping[Origin, OpenAIChat]) -> list[Need]:
+    """What a gateway waits for, before its warm turn."""
+    return [
+        Need("artefacts", follower.check),
+        Need("Redis", runner.store.ping),
+        *(Need(f"language model {origin}", model.check) for origin, model in models.items()),
+    ]
+
+
+async def _started(settings: Settings, health: Health, needs: Sequence[Need], warm: Need) -> None:
+    startup = Startup(settings.startup_deadline_s, health.waits_for)
+    await startup.until(needs)
+    await startup.until([warm], at_least_s=WARM_UP_S)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> bool:
+    """Whether the work came to its end before the process was told to stop; it is cancelled then."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def _settle() -> None:
@@ -120,12 +156,12 @@ async def run_worker(settings: Settings) -> None:
     rules = StateRules.of(config.state, config.dialogue.while_busy)
     texts = texts_for(config)
     async with contextlib.AsyncExitStack() as parts:
-        due = await parts.enter_async_context(
-            open_redis_due_store(settings.redis_url, config.flow.key, rules, texts.notice)
-        )
-        worker = Worker(due, RecordFiles(settings.sink_dir))
         admin = create_admin_app(health, CollectorRegistry())
         await parts.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
+        health.waits_for("Redis")
+        link = link_to(settings.redis_url, name="chatflow-worker", scripts=render(rules).all())
+        await parts.enter_async_context(_opened(link))
+        worker = Worker(RedisDueStore(link, config.flow.key, rules, texts.notice), RecordFiles(settings.sink_dir))
         await parts.enter_async_context(_background(worker.run(), stop))
         health.warmed()
         log.info("worker_ready", flow=config.flow.name)
@@ -133,20 +169,52 @@ async def run_worker(settings: Settings) -> None:
         health.drain()
 
 
-async def _runner(settings: Settings, brain: Brain, metrics: Metrics, parts: contextlib.AsyncExitStack) -> TurnRunner:
+def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, OpenAIChat]:
     config = settings.config
-    texts = texts_for(config)
-    rules = StateRules.of(config.state, config.dialogue.while_busy)
-    store = await parts.enter_async_context(open_redis_store(settings.redis_url, config.flow.key, rules))
-    session = await parts.enter_async_context(open_session(settings.host_aliases))
-    moderator = Moderator.build(
-        _listed_words(settings), config.moderation.allow, config.moderation.action, texts.refusal
-    )
-    models = {
+    return {
         origin: OpenAIChat(model, session, settings.secret(model.api_key))
         for origin, model in ((Origin.LLM, config.llm), (Origin.BACKUP, config.backup))
         if model is not None
     }
+
+
+async def _store(settings: Settings, rules: StateRules, parts: contextlib.AsyncExitStack) -> RedisStore:
+    """The store, whether Redis can be reached by now or not."""
+    key = settings.config.flow.key
+    link = link_to(settings.redis_url, scripts=render(rules).all())
+    wakeups = Wakeups(settings.redis_url, key)
+    await parts.enter_async_context(_opened(link, wakeups))
+    return RedisStore(link, wakeups, key, rules)
+
+
+@contextlib.asynccontextmanager
+async def _opened(*connections: Link | Wakeups) -> AsyncIterator[None]:
+    """Connections that have tried once, and go on trying where that failed, until the context ends."""
+    try:
+        for outcome in await asyncio.gather(*(each.open() for each in connections), return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StateUnavailable):
+                raise outcome
+        yield
+    finally:
+        for each in reversed(connections):
+            await each.close()
+
+
+async def _runner(
+    settings: Settings,
+    brain: Brain,
+    models: Mapping[Origin, OpenAIChat],
+    session: aiohttp.ClientSession,
+    metrics: Metrics,
+    parts: contextlib.AsyncExitStack,
+) -> TurnRunner:
+    config = settings.config
+    texts = texts_for(config)
+    rules = StateRules.of(config.state, config.dialogue.while_busy)
+    store = await _store(settings, rules, parts)
+    moderator = Moderator.build(
+        _listed_words(settings), config.moderation.allow, config.moderation.action, texts.refusal
+    )
     secrets = {action.name: settings.secret(action.secret) for action in config.dialogue.actions}
     dispatcher = Dispatcher(
         config=config,
@@ -181,17 +249,22 @@ def _owners() -> Callable[[], str]:
     return lambda: f"{process}-{next(numbers):x}"
 
 
-async def _warm(runner: TurnRunner, artefacts: Artefacts) -> None:
-    """Run one real turn. Every attempt is a user of its own, so that nothing of an earlier one is in the way."""
-    text = next((entry.title for entry in artefacts.index.entries), "hello")
-    owner = runner.new_owner()
-    await runner.answer(f"{WARM_UP_UID}-{owner}", owner, text)
+def _warm(runner: TurnRunner, brain: Brain) -> Need:
+    """One real turn. Every attempt is a user of its own, so that nothing of an earlier one is in the way."""
+
+    async def turn() -> None:
+        owner = runner.new_owner()
+        await runner.answer(f"{WARM_UP_UID}-{owner}", owner, next(iter(brain.titles), "hello"))
+
+    return Need("the warm turn", turn)
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: ASGIApp, host: str, port: int, settings: Settings, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Serve an application while the context lasts; at its end turns under way finish within DRAIN_S."""
-    server = _Server(server_config(app, host, port, drain_s=DRAIN_S))
+async def _serving(
+    app: ASGIApp, host: str, port: int, settings: Settings, stop: asyncio.Event, drain_s: int = ADMIN_DRAIN_S
+) -> AsyncIterator[None]:
+    """Serve an application while the context lasts; at its end turns under way finish within `drain_s`."""
+    server = _Server(server_config(app, host, port, drain_s=drain_s))
     with _listener(host, port, reuse_port=settings.reuse_port) as listener:
         async with _background(server.serve(sockets=[listener]), stop, on_exit=server.leave):
             yield

@@ -13,7 +13,8 @@ ChatFlowError
 ├── ModelError
 │   ├── ModelUnavailable      refused, broken, or an error status
 │   ├── FirstTokenLate        no first token before the deadline
-│   └── TokenGapTooLong       silence between two tokens
+│   ├── TokenGapTooLong       silence between two tokens
+│   └── AnswerTooLong         the whole answer took too long
 ├── ActionFailed              a business API failed or was late
 ├── WordListInvalid           a moderation word list cannot be used
 ├── SourcesInvalid            files of the knowledge base cannot be read
@@ -113,6 +114,12 @@ class TokenGapTooLong(ModelError):
     """The model fell silent in the middle of an answer."""
 
     code = "token_gap_too_long"
+
+
+class AnswerTooLong(ModelError):
+    """The model was still answering when the time for a whole answer was over."""
+
+    code = "answer_too_long"
 
 
 class ActionFailed(ChatFlowError):

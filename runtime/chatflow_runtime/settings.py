@@ -30,6 +30,8 @@ class Settings:
     shared_admin_port: int | None
     """Opened beside the admin port once the gateway is warm: processes that take turns share it."""
     reuse_port: bool
+    startup_deadline_s: float
+    """A gateway waits this long for what it needs, and then serves without; 0 tries each once and waits for nothing."""
     host_aliases: Mapping[str, str]
     log_format: str
 
@@ -50,6 +52,7 @@ class Settings:
             if "CHATFLOW_SHARED_ADMIN_PORT" in environ
             else None,
             reuse_port=environ.get("CHATFLOW_REUSE_PORT", "0") == "1",
+            startup_deadline_s=_seconds(environ, "CHATFLOW_STARTUP_DEADLINE_S", 60.0),
             host_aliases=_aliases(environ.get("CHATFLOW_HOST_ALIASES", "")),
             log_format=_choice(environ, "CHATFLOW_LOG_FORMAT", ("json", "console")),
         )
@@ -77,6 +80,17 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdigit() or not 0 < int(value) < 65536:
         raise SettingsInvalid(f"{name}={value!r} is no port; give a number from 1 to 65535")
     return int(value)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    value = environ.get(name, str(default))
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise SettingsInvalid(f"{name}={value!r} is no time; give seconds from 0 to 3600")
+    return seconds
 
 
 def _choice(environ: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:

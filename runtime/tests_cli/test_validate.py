@@ -66,6 +66,26 @@ def test_several_files_are_checked_and_all_problems_printed(tmp_path: Path, monk
     ]
 
 
+def test_what_the_cluster_alone_would_refuse_is_told_as_well(tmp_path: Path) -> None:
+    slot = '- {name: order, ask: "Which?", pattern: "[0-9]+"}\n'
+    text = f"{HEAD}spec:\n  dialogue:\n    title: 7\n    slots:\n      {slot}      {slot}"
+    path = write(tmp_path, {"chatflow.yaml": text})
+    result = invoke("validate", str(path))
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first.startswith(f"{path}:6: spec.dialogue.title: 7: ")
+    assert second == (
+        f"{path}:9: spec.dialogue.slots[1]: stands twice with the same name;"
+        " the CustomResourceDefinition refuses it; see docs/reference/manifest.md"
+    )
+
+
+def test_a_mistake_that_both_know_is_told_once() -> None:
+    result = invoke("validate", "-", stdin=HEAD + "spec: {gateway: {replicas: {min: 21}}}\n")
+    assert result.stdout.startswith("<stdin>:4: spec.gateway.replicas.min: 21 is above max 20")
+    assert len(result.stdout.splitlines()) == 1
+
+
 def test_standard_input_is_read_for_a_dash() -> None:
     assert chatflow("validate", "-", stdin=HEAD).stdout == "-: ok\n"
     result = chatflow("validate", "-", stdin="kind: [")

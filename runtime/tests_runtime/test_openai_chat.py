@@ -19,13 +19,14 @@ from chatflow_runtime.adapters.http_session import open_session
 from chatflow_runtime.adapters.openai_chat import OpenAIChat
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Usage
-from chatflow_runtime.errors import FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
+from chatflow_runtime.errors import AnswerTooLong, FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
 from chatflow_runtime.ports import Delta
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import TypeAdapter
 from tests_runtime.scripted_openai import (
     Break,
     Hold,
+    Pause,
     Say,
     Script,
     ScriptedOpenAI,
@@ -52,7 +53,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def _model(
-    session: aiohttp.ClientSession, base_url: str, first_token_s: float = 30.0, gap_s: float = 30.0
+    session: aiohttp.ClientSession,
+    base_url: str,
+    first_token_s: float = 30.0,
+    gap_s: float = 30.0,
+    answer_s: float = 60.0,
 ) -> OpenAIChat:
     config = LanguageModelConfig(
         base_url=base_url,
@@ -60,6 +65,7 @@ def _model(
         api_key="llm/key",
         first_token_deadline_s=first_token_s,
         token_gap_deadline_s=gap_s,
+        answer_deadline_s=answer_s,
         max_tokens=64,
         temperature=0.2,
         context_tokens=1024,
@@ -221,6 +227,62 @@ async def test_silence_between_tokens_is_too_long(server: ScriptedOpenAI, sessio
         with pytest.raises(TokenGapTooLong, match=r"fell silent for 0\.05 s"):
             await anext(pieces)
     await server.until(lambda seen: seen.left == 1)
+
+
+async def test_an_answer_that_does_not_end_is_too_long(server: ScriptedOpenAI, session: aiohttp.ClientSession) -> None:
+    words = (Say("and so on "), Pause(0.05)) * 1000
+    server.scripts.append(Script(words))
+    async with asyncio.timeout(20):
+        error = await _error(_model(session, server.base_url, answer_s=2.0))
+    assert isinstance(error, AnswerTooLong)
+    assert "was still answering after 2 s; lower maxTokens, or raise answerDeadline" in str(error)
+    await server.until(lambda seen: seen.left == 1)
+
+
+async def test_the_deadline_of_the_first_token_is_within_that_of_the_answer(
+    server: ScriptedOpenAI, session: aiohttp.ClientSession
+) -> None:
+    server.scripts.append(Script((Hold(asyncio.Event()),)))
+    async with asyncio.timeout(10):
+        error = await _error(_model(session, server.base_url, answer_s=0.05))
+    assert isinstance(error, FirstTokenLate)
+    assert "gave no token in 0.05 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "is_there"), [pytest.param(status, status < 500, id=str(status)) for status in (200, 401, 404, 500, 503)]
+)
+async def test_any_answer_below_500_shows_that_a_model_is_there(
+    session: aiohttp.ClientSession, status: int, is_there: bool
+) -> None:
+    seen: list[str | None] = []
+
+    async def models(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/models", models)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        model = _model(session, f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+        if is_there:
+            await model.check()
+        else:
+            with pytest.raises(ModelUnavailable, match=f"answered with status {status}"):
+                await model.check()
+    finally:
+        await runner.cleanup()
+    assert seen == [f"Bearer {KEY}"]
+
+
+async def test_a_server_that_is_away_is_not_there(session: aiohttp.ClientSession) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(ModelUnavailable, match="cannot be reached"):
+        await _model(session, f"http://127.0.0.1:{port}/v1").check()
 
 
 async def test_closing_the_iterator_closes_the_connection(

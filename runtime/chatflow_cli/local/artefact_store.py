@@ -4,13 +4,15 @@
     built/FINGERPRINT.json                  the pair that a build request led to
     current.json                            the pair in force; gateways follow it
 
-`build` notes what it built, `artefacts` puts it in force. Several flows may share the first three folders.
+`build` notes what it built, `artefacts` and the build Job put it in force. Several flows may share the first three
+folders. Everything is written under a name of its own and then renamed, so that builds at the same time do no harm.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from chatflow_cli.local.data_folder import write_whole
 
 _KINDS = ("intent", "knowledge")
 _SHARED = (*_KINDS, "built")
+_POINTER = "current.json"
+_LEFT_OVER_S = 24 * 3600.0
+"""What is still being written after this long belongs to a build that was killed."""
 _KEPT_VERSIONS = 4
 """Artefacts of a kind that stay, so that going back to an earlier content needs no training."""
 
@@ -48,10 +53,17 @@ class ArtefactStore:
                 (cache / name).mkdir(parents=True, exist_ok=True)
                 (self.path / name).symlink_to((cache / name).resolve(), target_is_directory=True)
 
+    def in_force(self) -> Pair | None:
+        """The pair that gateways use; None when there is none, or its folders are gone."""
+        return self._pair(self.path / _POINTER)
+
     def built(self, fingerprint: str) -> Pair | None:
         """What a request with this fingerprint led to; None when it was never built, or is gone."""
+        return self._pair(self.path / "built" / f"{fingerprint}.json")
+
+    def _pair(self, file: Path) -> Pair | None:
         with suppress(OSError, ValueError, TypeError):
-            pair = Pair(**json.loads((self.path / "built" / f"{fingerprint}.json").read_bytes()))
+            pair = Pair(**json.loads(file.read_bytes()))
             versions = zip(_KINDS, (pair.intent, pair.knowledge), strict=True)
             if all(version is None or (self.path / kind / version).is_dir() for kind, version in versions):
                 return pair
@@ -63,7 +75,7 @@ class ArtefactStore:
 
     def put_in_force(self, pair: Pair) -> None:
         """Let gateways swap to these artefacts, and remove those of long ago."""
-        write_whole(self.path / "current.json", json.dumps(asdict(pair)))
+        write_whole(self.path / _POINTER, json.dumps(asdict(pair)))
         self._remove_old(pair)
 
     def _remove_old(self, pair: Pair) -> None:
@@ -72,6 +84,10 @@ class ArtefactStore:
             if folder.is_symlink():
                 # A cache belongs to the flow that shares it.
                 continue
+            for left in folder.glob(".*"):
+                with suppress(OSError):
+                    if time.time() - left.stat().st_mtime > _LEFT_OVER_S:
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
             others = [path for path in folder.glob("[!.]*") if path.is_dir() and path.name != version]
             for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_VERSIONS - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)

@@ -27,11 +27,6 @@ class Artefacts:
         self._console = console
         self._in_force: Pair | None = None
 
-    @property
-    def has_intents(self) -> bool:
-        """Whether an intent model is in force."""
-        return self._in_force is not None and self._in_force.intent is not None
-
     async def build(self, prepared: Prepared) -> bool:
         """Make the artefacts fit the manifest and put them in force; True when that changed something.
 

@@ -1,22 +1,22 @@
 """Trains the intent model and indexes the knowledge of a flow, each only when what goes into it has changed.
 
-`evaluate` calls `build`; `up` and `ask` run this module as a process of its own: `python -m chatflow_cli.local.build
-REQUEST FOLDER`.
+`evaluate` and the build Job call it; `up` and `ask` run this module as a process of its own: `python -m
+chatflow_cli.local.build REQUEST FOLDER`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import msgspec
 from chatflow_models.intent import CachingEncoder, Encoder, IntentError, load_encoder
-from chatflow_models.training import Example, train
+from chatflow_models.intent.artefact import read_artefact
 from chatflow_runtime.adapters.knowledge import (
-    Knowledge,
     SourceFile,
     SourcesInvalid,
     build_index,
@@ -42,42 +42,52 @@ def build(request: BuildRequest, path: Path, progress: Progress) -> Pair:
     Nothing is put in force, so a trial may share the folder with a running flow. BuildFailed when the content cannot be
     used.
     """
-    folder = ArtefactStore(path)
-    folder.make()
-    try:
-        knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
-        examples = _examples(request, knowledge)
-        # A flow without intents has no encoder at hand when it answers, so its index gets no vectors.
-        builder = _Builder(request, path, progress, has_intents=bool(examples))
-        pair = Pair(builder.intent(examples) if examples else None, builder.index(knowledge))
-    except SourcesInvalid as error:
-        raise BuildFailed("\n".join(error.problems)) from error
-    except (IntentError, ArtefactInvalid) as error:
-        raise BuildFailed(str(error)) from error
-    folder.note(request.fingerprint(), pair)
-    return pair
+    return Build(request, path, progress).whole()
 
 
-def _examples(request: BuildRequest, knowledge: Knowledge) -> list[Example]:
-    """The manifest's examples and the pairs' questions, spelt as the gateway spells what users write."""
-    listed = [Example(normalise(text), intent) for text, intent, _ in request.examples]
-    pairs = [Example(normalise(example.text), example.intent, example.answer) for example in knowledge.examples]
-    return listed + pairs
+class Build:
+    """One flow's artefacts in the making. The knowledge is read once; the encoder is loaded once, and only if something
+    has to be made. Every method raises BuildFailed when the content cannot be used."""
 
-
-class _Builder:
-    """Makes one flow's artefacts. The encoder is loaded once, and only if something has to be made."""
-
-    def __init__(self, request: BuildRequest, folder: Path, progress: Progress, *, has_intents: bool) -> None:
+    def __init__(self, request: BuildRequest, path: Path, progress: Progress) -> None:
         self._request = request
-        self._folder = folder
+        self._folder = path
         self._progress = progress
         self._settings = f"{request.encoder} {request.encoder_path} {request.encoder_state} {request.code}".encode()
-        self._has_vectors = has_intents and request.encoder != "none"
         self._encoder = cache(self._loaded)
+        self._store = ArtefactStore(path)
+        self._store.make()
+        with _told():
+            self._knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
+        self._has_intents = bool(request.examples or self._knowledge.examples)
 
-    def intent(self, examples: Sequence[Example]) -> str:
+    def first(self, in_force: Pair | None) -> Pair:
+        """What can be in force before the intent model is trained: the knowledge, with the intent model that is in
+        force. An index that a model of another encoder cannot search has to wait: the pair in force is returned."""
+        # A flow without intents has no encoder at hand when it answers, so its index gets no vectors.
+        if not self._has_intents or in_force is None or in_force.intent is None:
+            return Pair(None, self._index(has_vectors=False))
+        if not self._is_of_same_encoder(in_force.intent):
+            return in_force
+        return Pair(in_force.intent, self._index(has_vectors=True))
+
+    def whole(self) -> Pair:
+        """The intent model and the index."""
+        intent = self._intent() if self._has_intents else None
+        pair = Pair(intent, self._index(has_vectors=self._has_intents))
+        self._store.note(self._request.fingerprint(), pair)
+        return pair
+
+    def _intent(self) -> str:
         """The version of the intent model: a hash of its examples, its encoder and the threshold of its report."""
+        # Training brings libraries that take seconds to load.
+        from chatflow_models.training import Example, train
+
+        # Examples and the pairs' questions, spelt as the gateway spells what users write.
+        examples = [Example(normalise(text), intent) for text, intent, _ in self._request.examples]
+        examples += [
+            Example(normalise(example.text), example.intent, example.answer) for example in self._knowledge.examples
+        ]
         rows = msgspec.json.encode([(example.text, example.intent, example.answer) for example in examples])
         version = digest(rows, self._settings, repr(self._request.confidence).encode())
         target = self._folder / "intent" / version
@@ -86,7 +96,8 @@ class _Builder:
         intents = len({example.intent for example in examples})
         self._progress(f"training the intent model: {len(examples)} examples of {intents} intents")
         since_s = time.monotonic()
-        report = train(examples, self._encoder(), target, threshold=self._request.confidence)
+        with _told():
+            report = train(examples, self._encoder(), target, threshold=self._request.confidence)
         figures = report.evaluation
         self._progress(
             f"intent model is trained in {time.monotonic() - since_s:.1f} s; on held-out examples: accuracy"
@@ -97,26 +108,43 @@ class _Builder:
             self._progress(f"note: {warning}")
         return version
 
-    def index(self, knowledge: Knowledge) -> str:
+    def _index(self, *, has_vectors: bool) -> str:
         """The version of the knowledge index, which the index itself computes from its content."""
-        entries = msgspec.msgpack.encode(knowledge.entries)
-        known = (
-            self._folder / "knowledge" / f"by-input-{digest(entries, self._settings, str(self._has_vectors).encode())}"
-        )
+        has_vectors = has_vectors and self._request.encoder != "none"
+        entries = msgspec.msgpack.encode(self._knowledge.entries)
+        known = self._folder / "knowledge" / f"by-input-{digest(entries, self._settings, str(has_vectors).encode())}"
         if known.is_file() and (self._folder / "knowledge" / known.read_text()).is_dir():
             return known.read_text()
-        self._progress(f"indexing the knowledge: {len(knowledge.entries)} entries")
+        self._progress(f"indexing the knowledge: {len(self._knowledge.entries)} entries")
         since_s = time.monotonic()
-        encoder = self._encoder() if self._has_vectors else None
-        built = build_index(knowledge, encoder, self._folder / "knowledge")
+        with _told():
+            encoder = self._encoder() if has_vectors else None
+            built = build_index(self._knowledge, encoder, self._folder / "knowledge")
         write_whole(known, built.version)
         self._progress(f"knowledge is indexed in {time.monotonic() - since_s:.1f} s")
         return built.version
+
+    def _is_of_same_encoder(self, version: str) -> bool:
+        try:
+            stored = read_artefact(self._folder / "intent" / version)
+        except (IntentError, OSError):
+            return False
+        return (stored.encoder, stored.encoder_path) == (self._request.encoder, self._request.encoder_path)
 
     def _loaded(self) -> Encoder:
         path = self._request.encoder_path
         # Training and indexing encode the same questions.
         return CachingEncoder(load_encoder(self._request.encoder, None if path is None else Path(path)))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SourcesInvalid as error:
+        raise BuildFailed("\n".join(error.problems)) from error
+    except (IntentError, ArtefactInvalid) as error:
+        raise BuildFailed(str(error)) from error
 
 
 def _say(line: str) -> None:

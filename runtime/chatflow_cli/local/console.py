@@ -34,6 +34,12 @@ class Console:
         colour = self._colours.get(name) or self._colours.setdefault(name, next(self._next))
         click.echo(f"{click.style(f'{name:<{_WIDTH}} │', fg=colour)} {text}")
 
+    def remark(self, text: str) -> None:
+        """A line that even a quiet one prints, on standard error then: an answer is not to be understood without it."""
+        if self._is_quiet:
+            click.echo(f"chatflow: {text}", err=True)
+        self.say(text)
+
     def show(self, text: str = "") -> None:
         """A line without a name in front, for what a person copies: the URL, a command."""
         if not self._is_quiet:

@@ -12,8 +12,8 @@ from chatflow_cli.local.console import Console
 from chatflow_cli.local.kept import Kept, Part, answers_ok
 from chatflow_cli.local.sockets import HeldPort, free_port, reachable
 
-_DRAIN_S = 35.0
-"""A gateway finishes the turns under way within 30 s of being told to end."""
+_GRACE_S = 5.0
+"""Beyond the time that a gateway takes for the turns under way once it is told to end."""
 _READY_S = 120.0
 """A gateway loads its models and runs one real turn before it is ready."""
 
@@ -37,16 +37,17 @@ class Fleet:
         """Start the worker, which needs no artefacts; PartFailed when it does not come up."""
         self._worker = await Kept.start(self._part("worker", environment, free_port(self._host)), self._console)
 
-    async def start_gateways(self, environment: Mapping[str, str]) -> None:
-        """Start all gateways at once; PartFailed when one of them does not come up."""
+    async def start_gateways(self, environment: Mapping[str, str], drain_s: float) -> None:
+        """Start all gateways at once; PartFailed when one of them does not come up. `drain_s`: how long they take for
+        the turns under way once they are told to end."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._count):
-                group.create_task(self._start_gateway(number, environment))
+                group.create_task(self._start_gateway(number, environment, drain_s))
 
-    async def roll(self, environment: Mapping[str, str]) -> None:
+    async def roll(self, environment: Mapping[str, str], drain_s: float) -> None:
         """Replace one after the other: the new one is ready before the old one is told to end."""
         for number, kept in sorted(self._gateways.items()):
-            await kept.replace(self._gateway_part(number, environment))
+            await kept.replace(self._gateway_part(number, environment, drain_s))
         if self._worker is not None:
             await self._worker.replace(self._part("worker", environment, free_port(self._host)))
 
@@ -56,15 +57,20 @@ class Fleet:
         if self._worker is not None:
             await self._worker.stop()
 
-    async def _start_gateway(self, number: int, environment: Mapping[str, str]) -> None:
-        self._gateways[number] = await Kept.start(self._gateway_part(number, environment), self._console)
+    async def _start_gateway(self, number: int, environment: Mapping[str, str], drain_s: float) -> None:
+        self._gateways[number] = await Kept.start(self._gateway_part(number, environment, drain_s), self._console)
 
-    def _gateway_part(self, number: int, environment: Mapping[str, str]) -> Part:
+    def _gateway_part(self, number: int, environment: Mapping[str, str], drain_s: float) -> Part:
         name = "gateway" if self._count == 1 else f"gateway.{number + 1}"
-        shared = {"CHATFLOW_SHARED_ADMIN_PORT": str(self._admin_port.number)} if number == 0 else {}
-        return self._part("gateway", {**environment, **shared}, free_port(self._host), name)
+        # All that a gateway needs is there by now; what is away, a language model say, is not worth waiting for.
+        own = {"CHATFLOW_STARTUP_DEADLINE_S": "0"}
+        if number == 0:
+            own["CHATFLOW_SHARED_ADMIN_PORT"] = str(self._admin_port.number)
+        return self._part("gateway", {**environment, **own}, free_port(self._host), name, drain_s)
 
-    def _part(self, role: str, environment: Mapping[str, str], admin_port: int, name: str = "") -> Part:
+    def _part(
+        self, role: str, environment: Mapping[str, str], admin_port: int, name: str = "", drain_s: float = 30.0
+    ) -> Part:
         own = {
             "CHATFLOW_HOST": self._host,
             "CHATFLOW_PORT": str(self._port.number),
@@ -72,5 +78,5 @@ class Fleet:
             "CHATFLOW_ADMIN_PORT": str(admin_port),
         }
         arguments = [sys.executable, "-m", "chatflow_runtime", "--role", role]
-        command = Command(name or role, arguments, {**environment, **own}, grace_s=_DRAIN_S)
+        command = Command(name or role, arguments, {**environment, **own}, grace_s=drain_s + _GRACE_S)
         return Part(command, partial(answers_ok, self._probed_host, admin_port, "/readyz"), _READY_S)

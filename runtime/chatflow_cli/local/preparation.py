@@ -53,6 +53,7 @@ class Options:
             endpoint = {"baseURL": f"http://127.0.0.1:{embedded_port or 1}/v1", "model": "smollm2-135m-instruct"}
             overrides |= {
                 "models.llm.openAI": json.dumps(endpoint),
+                "models.llm.kserve": "null",
                 # Some 35 tokens of prompt and 20 of answer a second on one core.
                 "models.llm.firstTokenDeadline": "60s",
                 "models.llm.tokenGapDeadline": "20s",
@@ -63,7 +64,7 @@ class Options:
         elif self.llm is not None:
             remote = {"baseURL": self.llm, "model": self.llm_model}
             key = {"apiKeySecretRef": _KEY_SECRET} if self.llm_key_env else {}
-            overrides["models.llm.openAI"] = json.dumps({**remote, **key})
+            overrides |= {"models.llm.openAI": json.dumps({**remote, **key}), "models.llm.kserve": "null"}
         return overrides | dict(self.settings)
 
     def key_secret(self) -> dict[str, Data]:
@@ -91,9 +92,28 @@ class Prepared:
         """The flow."""
         return self.files.flow
 
+    @property
+    def served(self) -> RuntimeConfig:
+        """What runs here: `config` without the language models that are KServe's."""
+        return self.config.model_copy(update=dict.fromkeys(_served_by_kserve(self.flow)))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What of the manifest does not run here, one line each."""
+        return [
+            str(
+                self.files.manifest.problem(
+                    ("spec", "models", role, "kserve"),
+                    "KServe does not run on one machine, so this flow runs without that model",
+                    _REMEDIES[role],
+                )
+            )
+            for role in _served_by_kserve(self.flow)
+        ]
+
     def urls(self) -> list[str]:
         """Every URL that the gateway calls."""
-        models = [model.base_url for model in (self.config.llm, self.config.backup) if model is not None]
+        models = [model.base_url for model in (self.served.llm, self.served.backup) if model is not None]
         return [action.url for action in self.config.dialogue.actions] + models
 
     def redis_url(self) -> str | None:
@@ -108,6 +128,19 @@ class Prepared:
         """Folders in which a change may matter."""
         folders = {path.resolve().parent for path in [self.files.path, *self.files.objects.files]}
         return {folder for folder in folders if folder.is_dir()}
+
+
+_REMEDIES = {
+    "llm": "name a server that runs: --llm URL --llm-model NAME, or take --llm embedded",
+    "backup": "name a server that runs: --set 'models.backup={openAI: {baseURL: URL, model: NAME}}'",
+}
+"""What to do about a model that is KServe's, by its field below models."""
+
+
+def _served_by_kserve(flow: ChatFlow) -> list[str]:
+    """Fields below models whose language model is KServe's."""
+    models = {"llm": flow.spec.models.llm, "backup": flow.spec.models.backup}
+    return [role for role, model in models.items() if model is not None and model.kserve is not None]
 
 
 def prepare(options: Options, embedded_port: int | None = None) -> Prepared:

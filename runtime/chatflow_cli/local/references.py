@@ -151,7 +151,7 @@ def _secrets(spec: api.ChatFlowSpec) -> Iterator[tuple[FieldPath, api.SecretKeyR
     if spec.state.redis.external is not None:
         yield ("spec", "state", "redis", "external", "urlSecretRef"), spec.state.redis.external.url_secret_ref
     for name, model in (("llm", spec.models.llm), ("backup", spec.models.backup)):
-        if model is not None and model.open_ai.api_key_secret_ref is not None:
+        if model is not None and model.open_ai is not None and model.open_ai.api_key_secret_ref is not None:
             yield ("spec", "models", name, "openAI", "apiKeySecretRef"), model.open_ai.api_key_secret_ref
     for index, action in enumerate(spec.dialogue.actions):
         if action.http.secret_ref is not None:

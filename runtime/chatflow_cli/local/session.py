@@ -95,7 +95,7 @@ async def _follow(stack: Stack, console: Console) -> None:
 
 def _announce(stack: Stack, options: Options, console: Console) -> None:
     prepared = stack.prepared
-    if prepared.config.llm is None:
+    if prepared.served.llm is None:
         console.say("no language model configured; serving knowledge, actions and the static reply (--llm adds one)")
     if options.is_reloading:
         console.say(f"following changes of {prepared.files.path} and the files that it names")

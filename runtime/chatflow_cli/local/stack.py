@@ -41,6 +41,7 @@ class Stack:
         self._services: dict[str, tuple[str, int, Kept]] = {}
         self._environment: dict[str, str] = {}
         self._redis_url = ""
+        self._remarked: set[str] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -69,6 +70,7 @@ class Stack:
     async def _start(self) -> None:
         options = self._options
         self._prepared = prepare(options, self._embedded_port)
+        self._remark(self._prepared)
         given = options.redis_url or self._prepared.redis_url()
         if given is not None:
             await check_state_server(given)
@@ -88,10 +90,18 @@ class Stack:
             group.create_task(self._fleet.start_worker(self._environment))
             await building
             self._console.say("starting the gateway: it loads its models and answers one question to itself")
-            group.create_task(self._fleet.start_gateways(self._environment))
+            drain_s = self._prepared.served.gateway.drain_s
+            group.create_task(self._fleet.start_gateways(self._environment, drain_s))
         shown = reachable(options.host)
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._port.number}"
         self._folder.announce(self.url, self._fleet.admin_url)
+
+    def _remark(self, prepared: Prepared) -> None:
+        """Say what of the manifest does not run here, each once."""
+        for remark in prepared.remarks:
+            if remark not in self._remarked:
+                self._console.remark(remark)
+        self._remarked = set(prepared.remarks)
 
     def _opened_folder(self) -> DataFolder:
         data = self._options.data
@@ -154,7 +164,7 @@ class Stack:
 
     def _configure(self, prepared: Prepared) -> bool:
         """Write runtime.json and set the environment; True when a gateway has to start anew to follow."""
-        text = prepared.config.model_dump_json(indent=2)
+        text = prepared.served.model_dump_json(indent=2)
         path = self._folder.config.resolve()
         is_new = not path.is_file() or path.read_text(encoding="utf-8") != text
         write_whole(path, text)
@@ -179,24 +189,22 @@ class Stack:
         CommandFailed when the change cannot be taken over; what ran before keeps running.
         """
         prepared = await asyncio.to_thread(prepare, self._options, self._embedded_port)
-        had_intents = self._artefacts.has_intents
         changed = await self._artefacts.build(prepared)
         changed |= await self._follow_procfile(prepared.procfile)
         must_roll = self._lay_out(prepared)
-        # A gateway decides as it starts whether it classifies at all.
-        must_roll |= had_intents != self._artefacts.has_intents
         before = self._folder.config.read_text(encoding="utf-8"), self._environment
         must_roll |= self._configure(prepared)
         if must_roll:
             self._console.say("the spec changed: starting a new gateway, then the old one ends")
             try:
-                await self._fleet.roll(self._environment)
+                await self._fleet.roll(self._environment, prepared.served.gateway.drain_s)
             except CommandFailed:
                 # A restart must find what the running gateways were started with.
                 write_whole(self._folder.config, before[0])
                 self._environment = before[1]
                 raise
         self._prepared = prepared
+        self._remark(prepared)
         return changed or must_roll
 
     async def _follow_procfile(self, procfile: Mapping[str, str]) -> bool:

@@ -1,13 +1,13 @@
-"""The trained artefacts on disk, and the watch that swaps newer ones in while the gateway runs.
+"""The trained artefacts on disk, and the watch that swaps them in while the gateway runs.
 
-Whoever trains (`chatflow up`, later a Job) writes `intent/<version>/` and `knowledge/<version>/` and then replaces
-`current.json` by a rename; a gateway never sees half of a pair.
+Whoever trains (`chatflow up`, or a Job on a cluster) writes `intent/<version>/` and `knowledge/<version>/` and then
+replaces `current.json` by a rename; a gateway never sees half of a pair.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 POINTER = "current.json"
 POLL_S = 1.0
+RETRY_S = 30.0
+"""Between two attempts at the same pair."""
 
 
 class Versions(msgspec.Struct, frozen=True):
@@ -46,41 +48,85 @@ class ArtefactFolder:
 
     path: Path
 
-    def current(self) -> Versions:
-        """What the pointer names; ArtefactInvalid when there is none."""
-        pointer = self.path / POINTER
+    @property
+    def pointer(self) -> Path:
+        """The file that names the pair in force."""
+        return self.path / POINTER
+
+    def current(self) -> Versions | None:
+        """What the pointer names; None when there is no pointer yet, ArtefactInvalid when it cannot be read."""
+        pointer = self.pointer
         try:
             return msgspec.json.decode(pointer.read_bytes(), type=Versions)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            raise ArtefactInvalid(f"{pointer}: {error.strerror}; build the artefacts first") from error
+            raise ArtefactInvalid(f"{pointer}: {error.strerror}; make it readable") from error
         except msgspec.MsgspecError as error:
             raise ArtefactInvalid(f"{pointer}: {error}; build the artefacts again") from error
 
     def load(self, versions: Versions) -> Artefacts:
         """A pair, checked; ArtefactInvalid names what is damaged."""
-        index = KnowledgeIndex.load(self.path / "knowledge" / versions.knowledge)
-        intent = None
-        if versions.intent is not None:
-            try:
+        try:
+            index = KnowledgeIndex.load(self.path / "knowledge" / versions.knowledge)
+            intent = None
+            if versions.intent is not None:
                 intent = IntentModel.load(self.path / "intent" / versions.intent)
-            except (IntentError, OSError) as error:
-                raise ArtefactInvalid(str(error)) from error
+        except (IntentError, OSError) as error:
+            raise ArtefactInvalid(str(error)) from error
         return Artefacts(versions, index, intent)
 
 
-async def follow(folder: ArtefactFolder, loaded: Versions, swap: Callable[[Artefacts], None]) -> None:
-    """Load whatever the pointer names next and hand it to `swap`, until cancelled. A pair that cannot be loaded is
-    logged once and passed over; the one in use stays."""
-    seen = loaded
-    while True:
-        await asyncio.sleep(POLL_S)
-        try:
-            named = await asyncio.to_thread(folder.current)
-            if named == seen:
-                continue
-            seen = named
-            swap(await asyncio.to_thread(folder.load, named))
-        except ArtefactInvalid as error:
-            log.error("artefacts_refused", reason=str(error))
-        else:
-            log.info("artefacts_swapped", intent=named.intent, knowledge=named.knowledge)
+class Follower:
+    """Hands to `swap` whatever the pointer names, as soon as it can be loaded: from the first pair on, which may be
+    there already or appear only later."""
+
+    def __init__(
+        self,
+        folder: ArtefactFolder,
+        swap: Callable[[Artefacts], None],
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._folder = folder
+        self._swap = swap
+        self._wait = wait
+        self._in_use: Versions | None = None
+        self._refused: Versions | None = None
+        self._retry_after = 0
+        """Looks at the pointer until a refused pair is tried again."""
+        self._reason = f"there is no {folder.pointer} yet"
+        self._has_looked = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the pointer until cancelled. A pair that cannot be loaded is logged and the one in use stays; it is
+        tried again every RETRY_S, since the reason may pass."""
+        while True:
+            try:
+                await self._look()
+            except ArtefactInvalid as error:
+                if str(error) != self._reason:
+                    log.error("artefacts_refused", reason=str(error))
+                self._reason = str(error)
+            self._has_looked.set()
+            await self._wait(POLL_S)
+
+    async def check(self) -> None:
+        """Return at once when artefacts are in use; ArtefactInvalid says why none are, after the first attempt."""
+        await self._has_looked.wait()
+        if self._in_use is None:
+            raise ArtefactInvalid(self._reason)
+
+    async def _look(self) -> None:
+        named = await asyncio.to_thread(self._folder.current)
+        if named is None:
+            return
+        if named == self._in_use:
+            self._refused, self._reason = None, ""
+            return
+        if named == self._refused and self._retry_after > 0:
+            self._retry_after -= 1
+            return
+        self._refused, self._retry_after = named, round(RETRY_S / POLL_S)
+        self._swap(await asyncio.to_thread(self._folder.load, named))
+        self._in_use, self._refused, self._reason = named, None, ""
+        log.info("artefacts_in_use", intent=named.intent, knowledge=named.knowledge)

@@ -16,9 +16,9 @@ enough to keep the loop responsive."""
 
 
 class InProcessClassifier:
-    """Classifies on the event loop."""
+    """Classifies on the event loop. Without a model every text is UNKNOWN, and retrieval decides alone."""
 
-    def __init__(self, model: IntentModel) -> None:
+    def __init__(self, model: IntentModel | None) -> None:
         self._model = model
         self._pending: deque[tuple[str, asyncio.Future[Classification]]] = deque()
         self._is_scheduled = False
@@ -26,14 +26,16 @@ class InProcessClassifier:
     @property
     def version(self) -> str:
         """The model's version."""
-        return self._model.version
+        return NoClassifier.version if self._model is None else self._model.version
 
-    def swap(self, model: IntentModel) -> None:
-        """Use another model from the next batch on."""
+    def swap(self, model: IntentModel | None) -> None:
+        """Use another model from the next batch on, or none."""
         self._model = model
 
     async def classify(self, text: str) -> Classification:
         """The classification of a normalised text."""
+        if self._model is None:
+            return UNKNOWN
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Classification] = loop.create_future()
         self._pending.append((text, future))
@@ -55,26 +57,31 @@ class InProcessClassifier:
             loop.call_soon(self._flush, loop)
         else:
             self._is_scheduled = False
-        if batch:
-            self._classify(batch)
-
-    def _classify(self, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
-        try:
-            predictions = self._model.predict([text for text, _ in batch])
-        except Exception as error:  # noqa: BLE001  Each waiting caller gets it; none may wait for ever.
-            for _, future in batch:
-                future.set_exception(ArtefactInvalid(f"the intent model cannot classify: {error}"))
+        if batch and self._model is not None:
+            _classify(self._model, batch)
             return
-        for (_, future), prediction in zip(batch, predictions, strict=True):
-            future.set_result(
-                Classification(
-                    intent=prediction.intent,
-                    confidence=prediction.confidence,
-                    is_in_scope=prediction.is_in_scope,
-                    alternatives=tuple(prediction.alternatives),
-                    embedding=prediction.embedding,
-                )
+        for _, future in batch:
+            # The model was taken away while they waited.
+            future.set_result(UNKNOWN)
+
+
+def _classify(model: IntentModel, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
+    try:
+        predictions = model.predict([text for text, _ in batch])
+    except Exception as error:  # noqa: BLE001  Each waiting caller gets it; none may wait for ever.
+        for _, future in batch:
+            future.set_exception(ArtefactInvalid(f"the intent model cannot classify: {error}"))
+        return
+    for (_, future), prediction in zip(batch, predictions, strict=True):
+        future.set_result(
+            Classification(
+                intent=prediction.intent,
+                confidence=prediction.confidence,
+                is_in_scope=prediction.is_in_scope,
+                alternatives=tuple(prediction.alternatives),
+                embedding=prediction.embedding,
             )
+        )
 
 
 class NoClassifier:

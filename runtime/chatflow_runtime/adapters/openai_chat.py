@@ -1,7 +1,7 @@
 """Language models behind an OpenAI-compatible API: vLLM, Ollama, hosted models. Implements the LanguageModel port.
 
 Wired by `bootstrap`, one for `llm` and one for `backup`. Protocol: POST {base_url}/chat/completions with `stream`,
-https://platform.openai.com/docs/api-reference/chat-streaming.
+https://platform.openai.com/docs/api-reference/chat-streaming. GET {base_url}/models tells whether it answers at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yarl import URL
 from chatflow_runtime.adapters.event_stream import EventStream, EventTooLong
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Usage
-from chatflow_runtime.errors import FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
+from chatflow_runtime.errors import AnswerTooLong, FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
 from chatflow_runtime.ports import Delta
 
 AFTERMATH_S = 1.0
@@ -27,6 +27,8 @@ AFTERMATH_S = 1.0
 LINGER_S = 0.05
 """How long the end of the response is waited for after [DONE]; a connection that reaches it is used again."""
 MAX_ERROR_BYTES = 64 * 1024
+CHECK_S = 3.0
+"""How long a server may take to show that it answers at all."""
 
 _REMEDIES = {
     400: "the prompt may exceed the model's context: lower contextTokens or maxTokens",
@@ -76,6 +78,7 @@ class OpenAIChat:
         self._config = config
         self._session = session
         self._url = (base / "chat" / "completions").with_query(base.query)
+        self._models_url = (base / "models").with_query(base.query)
         self._name = name or config.model
         self._where = f"model {config.model!r} at {base.with_user(None).with_query(None)}"
         self._headers = {
@@ -84,7 +87,7 @@ class OpenAIChat:
             "Accept-Encoding": "identity",  # A compressing proxy would hold tokens back.
         }
         if api_key:
-            self._url = self._url.with_user(None)
+            self._url, self._models_url = self._url.with_user(None), self._models_url.with_user(None)
             self._headers["Authorization"] = f"Bearer {api_key}"
 
     @property
@@ -96,11 +99,14 @@ class OpenAIChat:
         """The answer, piece by piece, then the usage if the server counts it.
 
         The first text comes within `first_token_deadline_s` of the call, connecting included, or FirstTokenLate is
-        raised; each further one within `token_gap_deadline_s`, or TokenGapTooLong. Roles, empty pieces, comments and
-        reasoning are no text: the user sees nothing of them. Everything else that goes wrong raises ModelUnavailable.
-        Closing the iterator closes the connection, which ends the generation there.
+        raised; each further one within `token_gap_deadline_s`, or TokenGapTooLong; the last within `answer_deadline_s`
+        of the call, or AnswerTooLong. Roles, empty pieces, comments and reasoning are no text: the user sees nothing of
+        them. Everything else that goes wrong raises ModelUnavailable. Closing the iterator closes the connection, which
+        ends the generation there.
         """
-        deadline_s = asyncio.get_running_loop().time() + self._config.first_token_deadline_s
+        now_s = asyncio.get_running_loop().time
+        end_s = now_s() + self._config.answer_deadline_s
+        deadline_s = min(end_s, now_s() + self._config.first_token_deadline_s)
         answer = _Answer(self._failure)
         try:
             async with asyncio.timeout_at(deadline_s):
@@ -111,29 +117,53 @@ class OpenAIChat:
                     text = await answer.next_text(answer.response)
                 if text:
                     yield Delta(text)
-                    deadline_s = asyncio.get_running_loop().time() + self._config.token_gap_deadline_s
+                    deadline_s = min(end_s, now_s() + self._config.token_gap_deadline_s)
+                if now_s() >= end_s and not answer.is_complete:
+                    # A timeout strikes where something is waited for; a model in full flow gives no occasion.
+                    raise TimeoutError
             if not answer.has_begun:
                 raise self._failure("finished without a word of answer", _SEE_LOG)
             await answer.drain(answer.response)
             if answer.usage is not None:
                 yield answer.usage
         except TimeoutError as error:
-            raise self._late(has_begun=answer.has_begun) from error
+            raise self._late(has_begun=answer.has_begun, is_over=now_s() >= end_s) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(_reason(error), "check that it runs and that baseURL leads to it") from error
         finally:
             answer.close()
 
+    async def check(self) -> None:
+        """ModelUnavailable unless the server answers at all: any status below 500 will do, since not every server
+        lists its models, or lists them to everyone."""
+        headers = {name: value for name, value in self._headers.items() if name == "Authorization"}
+        try:
+            async with (
+                asyncio.timeout(CHECK_S),
+                self._session.get(self._models_url, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status >= 500:
+                    raise self._failure(f"answered with status {response.status}", _SEE_LOG)
+        except TimeoutError as error:
+            raise self._failure(f"gave no answer in {CHECK_S:g} s", "see its load") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failure(_reason(error), "check that it runs and that baseURL leads to it") from error
+
     def _failure(self, what: str, remedy: str) -> ModelUnavailable:
         return ModelUnavailable(f"{self._where} {what}; {remedy}")
 
-    def _late(self, *, has_begun: bool) -> ModelError:
+    def _late(self, *, has_begun: bool, is_over: bool) -> ModelError:
+        if has_begun and is_over:
+            whole_s = self._config.answer_deadline_s
+            return AnswerTooLong(
+                f"{self._where} was still answering after {whole_s:g} s; lower maxTokens, or raise answerDeadline"
+            )
         if has_begun:
             silence_s = self._config.token_gap_deadline_s
             return TokenGapTooLong(
                 f"{self._where} fell silent for {silence_s:g} s in an answer; see its load, or raise tokenGapDeadline"
             )
-        first_s = self._config.first_token_deadline_s
+        first_s = min(self._config.first_token_deadline_s, self._config.answer_deadline_s)
         return FirstTokenLate(
             f"{self._where} gave no token in {first_s:g} s; see its load, or raise firstTokenDeadline"
         )

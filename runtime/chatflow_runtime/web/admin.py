@@ -17,6 +17,7 @@ class Health:
     def __init__(self) -> None:
         self._is_warm = False
         self._is_draining = False
+        self._waiting_for = "the first turn has not run yet"
         self._on_drain: list[Callable[[], None]] = []
 
     @property
@@ -29,10 +30,14 @@ class Health:
         """Why it may not, or that it may."""
         if self._is_draining:
             return "draining: open streams are being ended"
-        return "ready" if self._is_warm else "warming up: the first turn has not run yet"
+        return "ready" if self._is_warm else f"warming up: {self._waiting_for}"
+
+    def waits_for(self, what: str) -> None:
+        """Tell what the start is waiting for."""
+        self._waiting_for = f"waiting for {what}"
 
     def warmed(self) -> None:
-        """One real turn has been run."""
+        """The start is over: one real turn has been run, or the time for it has passed."""
         self._is_warm = True
 
     def drain(self) -> None:

@@ -97,6 +97,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.ModelUnavailable: Entry(502, "Language model is unavailable", _MODEL, retry_after_s=2),
     errors.FirstTokenLate: Entry(504, "Language model was too late", _MODEL, retry_after_s=2),
     errors.TokenGapTooLong: Entry(504, "Language model fell silent", _MODEL, retry_after_s=2),
+    errors.AnswerTooLong: Entry(504, "Language model did not come to an end", _MODEL, retry_after_s=2),
     errors.ActionFailed: Entry(502, "Business call failed", "The shop's own service gave no answer.", retry_after_s=2),
     errors.ArtefactInvalid: Entry(500, "Model or index cannot be used", _INSIDE),
     errors.WordListInvalid: Entry(500, "Word list cannot be used", _INSIDE),

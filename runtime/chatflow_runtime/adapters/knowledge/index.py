@@ -105,6 +105,11 @@ class KnowledgeIndex:
         vectors = storage.read_vectors(folder, entries) if manifest.counts.vectors else None
         return cls(manifest.version, entries, LexicalIndex(postings), vectors)
 
+    @classmethod
+    def empty(cls) -> Self:
+        """The index of a flow whose knowledge is not there yet: it finds nothing."""
+        return cls("none", (), LexicalIndex(build_postings(())), None)
+
     @property
     def dimension(self) -> int | None:
         """Length of the vectors that questions are compared by; None when there are none (light mode)."""
