@@ -1,0 +1,49 @@
+"""What a flow refers to: ConfigMaps, Secrets and volumes by the field that names them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chatflow_api import v1alpha1 as api
+from chatflow_api.v1alpha1 import ConfigMapKeyRef, SecretKeyRef, Source
+
+from chatflow_operator.objects import Name
+
+
+def secrets_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, SecretKeyRef]]:
+    """The Secret keys that gateways read as files, by field."""
+    for number, action in enumerate(spec.dialogue.actions):
+        if action.http.secret_ref is not None:
+            yield f"spec.dialogue.actions[{number}].http.secretRef", action.http.secret_ref
+    for role, model in (("llm", spec.models.llm), ("backup", spec.models.backup)):
+        if model is not None and model.open_ai is not None and model.open_ai.api_key_secret_ref is not None:
+            yield f"spec.models.{role}.openAI.apiKeySecretRef", model.open_ai.api_key_secret_ref
+
+
+def word_lists_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, ConfigMapKeyRef]]:
+    """The word lists, by field."""
+    for number, ref in enumerate(spec.moderation.word_lists):
+        yield f"spec.moderation.wordLists[{number}]", ref
+
+
+def sources_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, Source]]:
+    """Where knowledge and examples come from, by field."""
+    for number, source in enumerate(spec.knowledge.sources):
+        yield f"spec.knowledge.sources[{number}]", source
+    for number, source in enumerate(spec.models.intent.example_sources):
+        yield f"spec.models.intent.exampleSources[{number}]", source
+
+
+def references_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, Name, tuple[str, ...]]]:
+    """Every ConfigMap and Secret that a flow reads: (field, object, keys that it must have)."""
+    external = spec.state.redis.external
+    if external is not None:
+        ref = external.url_secret_ref
+        yield "spec.state.redis.external.urlSecretRef", Name("Secret", ref.name), (ref.key,)
+    for field, secret in secrets_of(spec):
+        yield field, Name("Secret", secret.name), (secret.key,)
+    for field, words in word_lists_of(spec):
+        yield field, Name("ConfigMap", words.name), (words.key,)
+    for field, source in sources_of(spec):
+        if source.config_map is not None:
+            yield f"{field}.configMap", Name("ConfigMap", source.config_map.name), tuple(source.config_map.keys)
