@@ -11,7 +11,7 @@ INSTALL = $(UV) pip install --quiet --require-hashes -r locks/$(1).txt && $(UV) 
 UV := $(BIN)/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
-.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent cluster-up cluster-down e2e generate format clean help
+.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent bench-operator cluster-up cluster-down e2e generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -43,7 +43,7 @@ test: $(STAMP) ## All tests but the slow suites
 check: $(STAMP) ## Format, lint, types, import rules, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy crds model_servers runtime e2e examples/shop-support examples/saas-support
+	@$(BIN)/mypy crds model_servers operator runtime charts e2e examples/shop-support examples/saas-support
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m chatflow_api.crdgen --check
 
@@ -54,7 +54,7 @@ lock: $(UV) ## Resolve the dependencies anew into locks/
 	@printf 'uv>=0.9\n' | $(LOCK) --upgrade -o locks/uv.txt -
 	@$(LOCK) --upgrade --extra e2e --extra local-llm --group build -o locks/all.txt pyproject.toml
 	@for part in cli dev e2e local-llm; do $(LOCK) -c locks/all.txt --extra $$part --group build -o locks/$$part.txt pyproject.toml; done
-	@$(LOCK) -c locks/all.txt --extra runtime -o locks/runtime.txt pyproject.toml
+	@for image in runtime builder operator; do $(LOCK) -c locks/all.txt --extra $$image -o locks/$$image.txt pyproject.toml; done
 	@$(LOCK) -c locks/all.txt --group pyproject.toml:build -o locks/build.txt
 	@rm locks/all.txt
 
@@ -77,16 +77,20 @@ cluster-down: $(VENV)/.e2e ## End that Kubernetes and remove all of it but the c
 	@$(BIN)/python -m e2e.cluster down
 
 e2e: $(VENV)/.e2e ## Scenarios on that Kubernetes, with its addons, and the bed's own tests
-	@$(BIN)/python -m e2e.cluster build --addons base redis runtime
-	@$(BIN)/pytest -m cluster --durations=15 e2e/cluster e2e/scenarios
+	@$(BIN)/python -m e2e.cluster build --addons base redis runtime builder operator
+	@$(BIN)/python -m e2e.harness.helm
+	@$(BIN)/pytest -m cluster --durations=15 e2e/cluster charts e2e/scenarios
 
-bench: bench-smoke bench-intent ## All benchmarks
+bench: bench-smoke bench-intent bench-operator ## All benchmarks
 
 bench-smoke: $(STAMP) ## CPU time and rate of a turn, beside a reference, in 2 minutes
 	@$(BIN)/python -m e2e.load.bench_smoke
 
 bench-intent: $(STAMP) ## Intent and answer quality, on the examples and on CLINC150 and Banking77 (../shared/data)
 	@$(BIN)/python -m e2e.load.intent_data
+
+bench-operator: $(VENV)/.e2e ## 500 ChatFlows on a real API server: time, memory, writes after a restart (needs Go)
+	@$(BIN)/python -m e2e.load.operator_scale
 
 clean: ## Remove what was built
 	@rm -rf $(VENV) build dist .chatflow

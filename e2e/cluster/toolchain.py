@@ -71,6 +71,8 @@ FAMILIES = {
         # Discovery in every cloud but Kubernetes is left out: half of the build.
         Family("prometheus", "github.com/prometheus/prometheus", tags="remove_all_sd,enable_kubernetes_sd"),
         Family("keda", "github.com/kedacore/keda/v2", {"operator": "keda-operator", "adapter": "keda-adapter"}),
+        # No part of a bed: what installs the chart in its tests.
+        Family("helm", "helm.sh/helm/v4", stamps=("helm.sh/helm/v4/internal/version.version",)),
     )
 }
 

@@ -13,6 +13,7 @@ from e2e.cluster.bed import Bed
 from e2e.cluster.layout import Layout
 from e2e.cluster.prerequisites import missing
 
+from .flows import Operator, operator_on
 from .target import Target, command, foreign_kubectl
 from .workspace import Workspace
 
@@ -44,3 +45,19 @@ def workspace(cluster: Target) -> Iterator[Workspace]:
     cluster.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield Workspace(name, cluster.kubectl.within(name), cluster)
     cluster.kubectl.delete("namespace", name, wait=False)
+
+
+@pytest.fixture(scope="session")
+def installed_operator(cluster: Target) -> Operator:
+    """The operator, installed by its chart as a platform team would."""
+    found = operator_on(cluster)
+    found.install()
+    return found
+
+
+@pytest.fixture
+def flows(installed_operator: Operator, workspace: Workspace) -> Workspace:  # noqa: ARG001  It has to be there.
+    """A namespace that lets only restricted pods in, on a cluster with the operator."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    workspace.kubectl.run("label", "namespace", workspace.name, label, "--overwrite")
+    return workspace

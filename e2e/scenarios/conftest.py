@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.harness.fixtures import cluster, workspace
+from e2e.harness.fixtures import cluster, flows, installed_operator, workspace
 
-__all__ = ["cluster", "workspace"]
+__all__ = ["cluster", "flows", "installed_operator", "workspace"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

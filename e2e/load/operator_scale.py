@@ -1,0 +1,193 @@
+"""How the operator carries many flows: time, memory, writes after a restart, and how soon an edit is acted on.
+
+`python -m e2e.load.operator_scale [--flows 500]` brings up a control plane without a node, so no pod runs: what is
+measured is the operator and the API server with its controllers. Bars are printed beside the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.cluster.bed import Bed
+from e2e.cluster.kubectl import Kubectl
+from e2e.cluster.layout import REPOSITORY, Layout
+from e2e.harness.operator_process import OperatorProcess, operator
+from e2e.harness.target import command
+
+BED = "operator-scale"
+NAMESPACES = 10
+EXAMPLE = REPOSITORY / "examples/saas-support/chatflow.yaml"
+
+
+def flow(number: int) -> dict[str, Any]:
+    """The English example under another name, with one state server, and no content to wait for."""
+    body: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    body["metadata"] = {"name": f"flow-{number:03}", "namespace": f"team-{number % NAMESPACES}"}
+    body["spec"].setdefault("state", {})["redis"] = {"managed": {"replicas": 1}}
+    body["spec"]["knowledge"].pop("sources", None)
+    body["spec"]["models"]["intent"].pop("exampleSources", None)
+    body["spec"].pop("moderation", None)
+    return body
+
+
+def applied(kubectl: Kubectl) -> int:
+    """How many flows have all their objects."""
+    condition = '{.status.conditions[?(@.type=="ObjectsApplied")].status}'
+    row = "{.metadata.generation}/{.status.observedGeneration}/" + condition + '{"\\n"}'
+    path = "{range .items[*]}" + row + "{end}"
+    lines = kubectl.run("get", "chatflows", "--all-namespaces", f"--output=jsonpath={path}").split()
+    return sum(1 for line in lines if line.split("/")[0] == line.split("/")[1] and line.endswith("/True"))
+
+
+def until_applied(kubectl: Kubectl, running: OperatorProcess, count: int, limit_s: float) -> None:
+    """Wait until so many flows are applied. The operator's own figures are asked until it rests: a list of all flows
+    costs the API server as much as several flows do."""
+    began = time.monotonic()
+    while True:
+        figures = running.metrics()
+        if figures["chatflow_operator_flows"] == count and figures["chatflow_operator_queue"] == 0:
+            if (done := applied(kubectl)) == count:
+                return
+            print(f"{done} of {count} are applied", file=sys.stderr)
+        if time.monotonic() - began > limit_s:
+            raise SystemExit(f"only {applied(kubectl)} of {count} flows were applied after {limit_s:.0f} s")
+        time.sleep(1)
+
+
+class ChildWatch(threading.Thread):
+    """Notes when the ConfigMap of a flow changes."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        super().__init__(daemon=True)
+        # The greeting tells which edit a version belongs to.
+        path = '{.metadata.name} {.data.runtime\\.json}{"\\n"}'
+        self.process = subprocess.Popen(
+            kubectl.command(
+                "get", "configmaps", "--all-namespaces", "--watch-only",
+                "--selector=app.kubernetes.io/component=config", f"--output=jsonpath={path}",
+            ),
+            stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        self.seen: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Read until the watch ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            name, _, config = line.partition(" ")
+            if config.strip():
+                greeting = json.loads(config)["dialogue"]["greeting"] or ""
+                self.seen.setdefault(f"{name} {greeting}", time.monotonic())
+
+
+def edit_latencies(kubectl: Kubectl, count: int, flows: int) -> list[float]:
+    """Seconds from the API server's answer to an edit until the flow's ConfigMap has changed, one after another."""
+    watch = ChildWatch(kubectl)
+    watch.start()
+    time.sleep(3)  # The watch has no sign of its own that it has begun.
+    found: list[float] = []
+    for index in range(count):
+        number = (index * 37) % flows
+        greeting = f"Greeting {index}."
+        patch = json.dumps({"spec": {"dialogue": {"greeting": greeting}}})
+        body = flow(number)["metadata"]
+        kubectl.within(body["namespace"]).run("patch", "chatflow", body["name"], "--type=merge", f"--patch={patch}")
+        began = time.monotonic()
+        key = f"{body['name']}-config {greeting}"
+        while key not in watch.seen:
+            if time.monotonic() - began > 30:
+                raise SystemExit(f"the edit of {body['name']} was not acted on within 30 s")
+            time.sleep(0.005)
+        found.append(max(0.0, watch.seen[key] - began))
+    watch.process.terminate()
+    return sorted(found)
+
+
+def rest(running: OperatorProcess, seconds: float = 20.0, limit_s: float = 240.0) -> None:
+    """Wait until the operator has written nothing for a while: controllers go on reporting after the last edit."""
+    began, last, since = time.monotonic(), running.writes(), time.monotonic()
+    while time.monotonic() - since < seconds and time.monotonic() - began < limit_s:
+        time.sleep(1)
+        if (writes := running.writes()) != last:
+            last, since = writes, time.monotonic()
+
+
+def line(what: str, figure: str, bar: str) -> None:
+    """One row."""
+    print(f"{what:<58} {figure:>12}   {bar}", flush=True)
+
+
+def measure(kubectl: Kubectl, kubeconfig: Path, flows: int, edits: int) -> None:
+    """All figures."""
+    kubectl.run("apply", "--server-side", f"--filename={REPOSITORY / 'crds/chatflows.yaml'}")
+    names = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"team-{n}"}} for n in range(NAMESPACES)]
+    kubectl.apply(*names)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "operator.log"
+        with operator(kubeconfig, log) as running:
+            idle = running.resident_mib
+            began = time.monotonic()
+            for start in range(0, flows, 50):
+                kubectl.apply(*(flow(number) for number in range(start, min(start + 50, flows))))
+            until_applied(kubectl, running, flows, 900)
+            total_s = time.monotonic() - began
+            writes = running.writes()
+            line(f"{flows} flows applied and their objects made", f"{total_s:.0f} s", "at most 250 s for 500")
+            line("  objects and statuses written", str(writes), "")
+            line("  the operator's CPU time", f"{running.cpu_s:.0f} s", f"{running.cpu_s / flows * 1000:.0f} ms a flow")
+            rest(running)
+            line(
+                "  the operator's memory (idle before)",
+                f"{running.resident_mib:.0f} MiB",
+                f"{idle:.0f} MiB; at most 200",
+            )
+            found = edit_latencies(kubectl, edits, flows)
+            line(f"{edits} edits: to the first object written, median", f"{found[len(found) // 2]:.2f} s", "")
+            line("  99th percentile", f"{found[int(len(found) * 0.99)]:.2f} s", "at most 2 s")
+            rest(running)
+            line("  the operator's memory", f"{running.resident_mib:.0f} MiB", "at most 200 MiB")
+        log.unlink()
+        with operator(kubeconfig, log) as running:
+            began = time.monotonic()
+            while running.total("chatflow_operator_reconciles_total") < flows and time.monotonic() - began < 120:
+                time.sleep(0.5)
+            line("restart: until every flow was looked at", f"{time.monotonic() - began:.0f} s", "")
+            time.sleep(30)
+            line("  writes with nothing changed, and 30 s later", str(running.writes()), "0")
+            for sample, value in running.metrics().items():
+                if sample.startswith("chatflow_operator_api_calls_total") and 'verb="apply' in sample:
+                    print(f"    {sample} {value:.0f}")
+            line("  the operator's memory", f"{running.resident_mib:.0f} MiB", "at most 200 MiB")
+            line("  its CPU time", f"{running.cpu_s:.0f} s", "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and take the control plane down."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.load.operator_scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--flows", type=int, default=500)
+    parser.add_argument("--edits", type=int, default=100)
+    options = parser.parse_args(arguments)
+    bed = Bed(Layout.read(os.environ, BED), lambda text: print(text, file=sys.stderr))
+    command(BED, "up", "--control-plane")
+    try:
+        measure(bed.kubectl(), bed.layout.kubeconfig, options.flows, options.edits)
+    finally:
+        command(BED, "down")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The operator as a process against a real API server that refuses, loses answers and falls silent.
+
+A control plane is enough: what the operator writes is counted, no pod has to run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chatflow_operator.objects import CHILDREN as KINDS
+
+from e2e.cluster.bed import Bed
+from e2e.cluster.kubectl import Kubectl
+from e2e.cluster.layout import REPOSITORY, Layout
+from e2e.harness.api_proxy import Fault, api_proxy
+from e2e.harness.operator_process import operator
+from e2e.harness.target import command
+
+BED = "operator-faults"
+FAULTS, NOTICED_S = 200, 75.0
+CHILDREN = ",".join(kind.plural for kind in KINDS if not kind.is_optional)
+SELECTOR = "app.kubernetes.io/managed-by=chatflow-operator"
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Bed]:
+    """A control plane with the CRD."""
+    found = Bed(Layout.read(os.environ, BED), lambda text: print(text, file=sys.stderr))
+    command(BED, "up", "--control-plane")
+    try:
+        found.kubectl().run("apply", "--server-side", f"--filename={REPOSITORY / 'crds/chatflows.yaml'}")
+        yield found
+    finally:
+        command(BED, "down")
+
+
+@pytest.fixture
+def kubectl(bed: Bed, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    """A namespace of the test's own; the flows in it are gone afterwards."""
+    name = f"faults-{abs(hash(request.node.name)) % 10**6}"
+    whole = bed.kubectl()
+    whole.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield whole.within(name)
+    whole.within(name).run("delete", "chatflows", "--all", "--wait=false")
+
+
+def flow(name: str, greeting: str = "Hello.") -> dict[str, Any]:
+    """A flow that refers to nothing."""
+    return {
+        "apiVersion": "chatflow.dev/v1alpha1",
+        "kind": "ChatFlow",
+        "metadata": {"name": name},
+        "spec": {
+            "locale": "en",
+            "dialogue": {"greeting": greeting},
+            "state": {"redis": {"managed": {"replicas": 1}}},
+        },
+    }
+
+
+def eventually(what: str, check: Callable[[], bool], deadline_s: float, log: Path) -> float:
+    """Seconds until `check` holds."""
+    began = time.monotonic()
+    while not check():
+        if time.monotonic() - began > deadline_s:
+            raise AssertionError(f"{what}: not within {deadline_s:.0f} s\n{log.read_text()[-4000:]}")
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def greeting_of(kubectl: Kubectl, name: str) -> str | None:
+    """The greeting that a flow's gateways are given."""
+    found = kubectl.get("configmap", f"{name}-config")
+    return None if found is None else str(json.loads(found["data"]["runtime.json"])["dialogue"]["greeting"])
+
+
+def is_applied(kubectl: Kubectl, name: str) -> bool:
+    """Whether the status says that every object of the newest spec is there."""
+    found = kubectl.get("chatflow", name)
+    assert found is not None
+    status = found.get("status", {})
+    conditions = {one["type"]: one["status"] for one in status.get("conditions", ())}
+    is_newest = status.get("observedGeneration") == found["metadata"]["generation"]
+    return is_newest and conditions.get("ObjectsApplied") == "True"
+
+
+def children(kubectl: Kubectl, name: str) -> Counter[str]:
+    """How many objects of each kind and name a flow has."""
+    found = kubectl.list(CHILDREN, f"{SELECTOR},app.kubernetes.io/instance={name}")
+    return Counter(f"{one['kind']} {one['metadata']['name'].replace(name, 'FLOW', 1)}" for one in found)
+
+
+def test_two_hundred_faults_leave_neither_duplicates_nor_lost_updates(
+    bed: Bed, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    log = tmp_path / "operator.log"
+    chance = random.Random(7)  # noqa: S311  Faults, not secrets.
+    flows = [f"flow-{number}" for number in range(6)]
+    # A conflict is an answer of the server's to a write.
+    writes, reads = list(Fault), [fault for fault in Fault if fault is not Fault.CONFLICT]
+    with api_proxy(bed.layout.kubeconfig) as proxy, operator(proxy.kubeconfig(tmp_path), log):
+        kubectl.apply(flow("whole"))
+        eventually("a flow without faults is applied", lambda: is_applied(kubectl, "whole"), 30, log)
+
+        def choose(method: str, path: str) -> Fault | None:
+            if len(proxy.injected) >= FAULTS or "peering" in path or "events" in path or chance.random() > 0.3:
+                return None
+            late = sum(fault is Fault.LATE for fault, _, _ in proxy.injected)
+            fault = chance.choice(reads if method == "GET" else writes)
+            # The operator waits ten seconds for an answer: a few of these are enough.
+            return Fault.BROKEN if fault is Fault.LATE and late >= 5 else fault
+
+        proxy.choose = choose
+        rounds = 0
+        while len(proxy.injected) < FAULTS:
+            rounds += 1
+            assert rounds < 60, f"only {len(proxy.injected)} faults in {rounds} rounds"
+            kubectl.apply(*(flow(name, f"Round {rounds}.") for name in flows))
+            proxy.cut.set()
+            time.sleep(1)
+            proxy.cut.clear()
+            time.sleep(1)
+        for name in flows:
+            eventually(f"{name} is applied", lambda name=name: is_applied(kubectl, name), 120, log)  # type: ignore[misc]
+            eventually(
+                f"{name} has its last greeting",
+                lambda name=name: greeting_of(kubectl, name) == f"Round {rounds}.",  # type: ignore[misc]
+                60,
+                log,
+            )
+            assert children(kubectl, name) == children(kubectl, "whole")
+    assert Counter(fault for fault, _, _ in proxy.injected).keys() == set(Fault)
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_watch_that_falls_silent_is_noticed_within_75_seconds(bed: Bed, kubectl: Kubectl, tmp_path: Path) -> None:
+    log = tmp_path / "operator.log"
+    with api_proxy(bed.layout.kubeconfig) as proxy, operator(proxy.kubeconfig(tmp_path), log):
+        kubectl.apply(flow("quiet", "Before."))
+        eventually("the flow is applied", lambda: greeting_of(kubectl, "quiet") == "Before.", 30, log)
+        # From here on open watches tell nothing, bookmarks included; those that are opened later work.
+        before = proxy.watches
+        proxy.is_silent = True
+        kubectl.apply(flow("quiet", "After."))
+        began = time.monotonic()
+        eventually("the operator opens its watches anew", lambda: proxy.watches > before, 90, log)
+        proxy.is_silent = False
+        eventually("the edit is acted on", lambda: greeting_of(kubectl, "quiet") == "After.", 90, log)
+        noticed_s = time.monotonic() - began
+        print(f"noticed {noticed_s:.1f} s after the edit")
+        assert noticed_s <= NOTICED_S
+
+
+def test_an_operator_that_is_killed_in_the_middle_leaves_nothing_half_done(
+    bed: Bed, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    log = tmp_path / "operator.log"
+    with operator(bed.layout.kubeconfig, log) as running:
+        kubectl.apply(flow("first"))
+        eventually("it has begun", lambda: bool(children(kubectl, "first")), 30, log)
+        running.kill()
+    with operator(bed.layout.kubeconfig, log) as running:
+        eventually("it is finished", lambda: is_applied(kubectl, "first"), 30, log)
+        kubectl.apply(flow("second"))
+        eventually("another one is too", lambda: is_applied(kubectl, "second"), 30, log)
+        assert children(kubectl, "first") == children(kubectl, "second")
+
+
+def test_a_restart_with_nothing_changed_writes_nothing(bed: Bed, kubectl: Kubectl, tmp_path: Path) -> None:
+    log = tmp_path / "operator.log"
+    with operator(bed.layout.kubeconfig, log):
+        kubectl.apply(flow("still"))
+        eventually("it is applied", lambda: is_applied(kubectl, "still"), 30, log)
+        # The autoscaler finds no metrics here and says so after its first look; statuses follow.
+        eventually("its status has settled", lambda: _is_settled(kubectl, "still"), 60, log)
+    with operator(bed.layout.kubeconfig, log) as running:
+        reconciles = "chatflow_operator_reconciles_total"
+        eventually(
+            "all flows were looked at",
+            lambda: running.total(reconciles) >= running.total("chatflow_operator_flows"),
+            30,
+            log,
+        )
+        assert running.writes() == 0
+
+
+def _is_settled(kubectl: Kubectl, name: str) -> bool:
+    found = kubectl.get("chatflow", name)
+    assert found is not None
+    reasons = {one["type"]: one["reason"] for one in found["status"]["conditions"]}
+    return reasons["Autoscaling"] not in ("Pending",) and found["status"].get("gateways") == "0/2"
