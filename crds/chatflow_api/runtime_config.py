@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from chatflow_api import v1alpha1 as api
 from chatflow_api.names import inference_service, predictor_host
 
+QUEUE_WAIT_S = 60.0
+"""A message waits for earlier ones of its conversation this long."""
 DRAIN_MARGIN_S = 15.0
-"""Beyond the longest answer: for its commit, and for streams to be told."""
+"""Beyond the wait and the longest answer: for its commit, and for streams to be told."""
 
 
 class Config(BaseModel):
@@ -36,6 +38,8 @@ class GatewayConfig(Config):
 
     allowed_origins: tuple[str, ...]
     max_text_length: int
+    queue_wait_s: float
+    """How long a message waits for earlier ones of its conversation, at most."""
     drain_s: float
     """How long a gateway that leaves waits for its last answers."""
 
@@ -162,7 +166,8 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
         gateway=GatewayConfig(
             allowed_origins=tuple(spec.gateway.allowed_origins),
             max_text_length=spec.gateway.max_text_length,
-            drain_s=longest_answer_s(spec) + DRAIN_MARGIN_S,
+            queue_wait_s=QUEUE_WAIT_S,
+            drain_s=QUEUE_WAIT_S + longest_answer_s(spec) + DRAIN_MARGIN_S,
         ),
         state=StateConfig(
             ttl_s=api.duration_s(spec.state.ttl),

@@ -48,8 +48,8 @@ class ApiProxy:
     """Watches stay open and tell nothing, bookmarks included."""
     watches: int = 0
     """How many watches have begun."""
-    cut: threading.Event = field(default_factory=threading.Event)
-    """Set it to have all open watches cut, once."""
+    cut: Callable[[], object] = lambda: None
+    """Have all open watches cut, also those that tell nothing."""
 
     def kubeconfig(self, folder: Path) -> Path:
         """A kubeconfig that leads here."""
@@ -73,10 +73,12 @@ def api_proxy(kubeconfig: Path) -> Iterator[ApiProxy]:
     proxy = ApiProxy()
     loop = asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()
+    watches: set[asyncio.Transport] = set()
+    proxy.cut = lambda: loop.call_soon_threadsafe(_hang_up_all, watches)
 
     def run() -> None:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(proxy, kubeconfig, ready, stop))
+        loop.run_until_complete(_serve(proxy, kubeconfig, watches, ready, stop))
 
     thread = threading.Thread(target=run, name="api proxy", daemon=True)
     thread.start()
@@ -89,7 +91,8 @@ def api_proxy(kubeconfig: Path) -> Iterator[ApiProxy]:
         loop.close()
 
 
-def _upstream(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+def upstream_of(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """URL and TLS context of a kubeconfig's cluster."""
     content = yaml.safe_load(kubeconfig.read_text())
     cluster, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
 
@@ -106,14 +109,22 @@ def _upstream(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
     return cluster["server"], context
 
 
-async def _serve(proxy: ApiProxy, kubeconfig: Path, ready: threading.Event, stop: asyncio.Event) -> None:
-    upstream, context = _upstream(kubeconfig)
+async def _serve(
+    proxy: ApiProxy, kubeconfig: Path, watches: set[asyncio.Transport], ready: threading.Event, stop: asyncio.Event
+) -> None:
+    upstream, context = upstream_of(kubeconfig)
     connector = TCPConnector(ssl=context, limit=0)
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=None), auto_decompress=False) as session:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.query.get("watch") == "true":
-                return await _watch(proxy, session, upstream, request)
+                transport = request.transport
+                assert transport is not None
+                watches.add(transport)
+                try:
+                    return await _watch(proxy, session, upstream, request)
+                finally:
+                    watches.discard(transport)
             return await _pass(proxy, session, upstream, request)
 
         app = web.Application(client_max_size=2**24)
@@ -168,8 +179,6 @@ async def _watch(proxy: ApiProxy, session: ClientSession, upstream: str, request
         async for line in answer.content:
             # A watch that has fallen silent stays so, as behind a broken middlebox; a new one works again.
             is_mute = is_mute or proxy.is_silent
-            if proxy.cut.is_set():
-                return _hang_up(request)
             if not is_mute:
                 await response.write(line)
         return response
@@ -179,6 +188,11 @@ def _refusal(status: int) -> web.Response:
     reasons = {429: "TooManyRequests", 409: "Conflict", 500: "InternalError"}
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reasons[status], "code": status}
     return web.json_response({**body, "message": "injected"}, status=status, headers={"Retry-After": "1"})
+
+
+def _hang_up_all(transports: set[asyncio.Transport]) -> None:
+    for transport in transports:
+        transport.abort()
 
 
 def _hang_up(request: web.Request) -> web.Response:

@@ -164,11 +164,11 @@ class Chat:
 
     port: int
 
-    def ask(self, text: str, user: str = "tester", timeout_s: float = 10.0) -> Manifest:
-        """The reply to one message; OSError or HTTPException while nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+    def ask(self, text: str, user: str = "tester", message_id: str | None = None) -> Manifest:
+        """The reply to one message, which may be a repeated one; OSError or HTTPException while nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            body = json.dumps({"uid": user, "text": text})
+            body = json.dumps({"uid": user, "text": text, "message_id": message_id})
             connection.request("POST", "/v1/chat", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             data = answer.read()
@@ -181,12 +181,13 @@ class Chat:
 
 
 def first_answer_s(workspace: Workspace, name: str, text: str, began: float, deadline_s: float = 120.0) -> float:
-    """Seconds from `began` (monotonic) until the chat has answered a question through its Service."""
+    """Seconds from `began` (monotonic) until the chat has answered a question from its knowledge through its
+    Service."""
 
     def attempt() -> bool:
         try:
             with chat(workspace, name) as reached:
-                return bool(reached.ask(text))
+                return reached.ask(text)["origin"] in ("knowledge", "cache")
         except (AssertionError, subprocess.SubprocessError):
             return False
 

@@ -76,7 +76,7 @@ class OperatorProcess:
 @contextmanager
 def operator(kubeconfig: Path, log: Path, **environment: str) -> Iterator[OperatorProcess]:
     """An operator that works, while the context lasts; then it is told to stop, and must."""
-    health, metrics = _free_port(), _free_port()
+    health, metrics = free_port(), free_port()
     variables: Mapping[str, str] = {
         **{key: value for key, value in os.environ.items() if not key.startswith("CHATFLOW_")},
         "KUBECONFIG": str(kubeconfig),
@@ -84,6 +84,7 @@ def operator(kubeconfig: Path, log: Path, **environment: str) -> Iterator[Operat
         "CHATFLOW_OPERATOR_METRICS_PORT": str(metrics),
         **{f"CHATFLOW_OPERATOR_{name}": value for name, value in environment.items()},
     }
+    said = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "chatflow_operator"], env=variables, cwd=REPOSITORY, stdout=output, stderr=output
@@ -91,7 +92,7 @@ def operator(kubeconfig: Path, log: Path, **environment: str) -> Iterator[Operat
     try:
         running = OperatorProcess(process, health, metrics, log)
         end = time.monotonic() + START_WITHIN_S
-        while "operator_ready" not in log.read_text().split("\n--- started")[-1] or not running.is_healthy():
+        while b"operator_ready" not in log.read_bytes()[said:] or not running.is_healthy():
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"the operator did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
@@ -105,7 +106,8 @@ def operator(kubeconfig: Path, log: Path, **environment: str) -> Iterator[Operat
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -1,12 +1,14 @@
 """How the operator carries many flows: time, memory, writes after a restart, and how soon an edit is acted on.
 
 `python -m e2e.load.operator_scale [--flows 500]` brings up a control plane without a node, so no pod runs: what is
-measured is the operator and the API server with its controllers. Bars are printed beside the figures.
+measured is the operator and the API server with its controllers. Bars are printed beside the figures; the status is 1
+where one is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import subprocess
@@ -17,12 +19,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from e2e.cluster.bed import Bed
 from e2e.cluster.kubectl import Kubectl
 from e2e.cluster.layout import REPOSITORY, Layout
+from e2e.harness.api_proxy import upstream_of
 from e2e.harness.operator_process import OperatorProcess, operator
 from e2e.harness.target import command
 
@@ -93,8 +97,27 @@ class ChildWatch(threading.Thread):
                 self.seen.setdefault(f"{name} {greeting}", time.monotonic())
 
 
-def edit_latencies(kubectl: Kubectl, count: int, flows: int) -> list[float]:
-    """Seconds from the API server's answer to an edit until the flow's ConfigMap has changed, one after another."""
+class Editor:
+    """Patches flows without kubectl, whose own start takes longer than what is measured."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        server, context = upstream_of(kubeconfig)
+        self._connection = http.client.HTTPSConnection(urlsplit(server).netloc, context=context, timeout=30)
+
+    def greet(self, namespace: str, name: str, greeting: str) -> None:
+        """Give a flow another greeting."""
+        path = f"/apis/chatflow.dev/v1alpha1/namespaces/{namespace}/chatflows/{name}"
+        patch = json.dumps({"spec": {"dialogue": {"greeting": greeting}}})
+        self._connection.request("PATCH", path, patch, {"Content-Type": "application/merge-patch+json"})
+        answer = self._connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"PATCH {path}: {answer.status} {said[:300]!r}")
+
+
+def edit_latencies(kubectl: Kubectl, kubeconfig: Path, count: int, flows: int) -> list[float]:
+    """Seconds from sending an edit until the flow's ConfigMap has changed, one after another."""
+    editor = Editor(kubeconfig)
     watch = ChildWatch(kubectl)
     watch.start()
     time.sleep(3)  # The watch has no sign of its own that it has begun.
@@ -102,16 +125,15 @@ def edit_latencies(kubectl: Kubectl, count: int, flows: int) -> list[float]:
     for index in range(count):
         number = (index * 37) % flows
         greeting = f"Greeting {index}."
-        patch = json.dumps({"spec": {"dialogue": {"greeting": greeting}}})
         body = flow(number)["metadata"]
-        kubectl.within(body["namespace"]).run("patch", "chatflow", body["name"], "--type=merge", f"--patch={patch}")
         began = time.monotonic()
+        editor.greet(body["namespace"], body["name"], greeting)
         key = f"{body['name']}-config {greeting}"
         while key not in watch.seen:
             if time.monotonic() - began > 30:
                 raise SystemExit(f"the edit of {body['name']} was not acted on within 30 s")
             time.sleep(0.005)
-        found.append(max(0.0, watch.seen[key] - began))
+        found.append(watch.seen[key] - began)
     watch.process.terminate()
     return sorted(found)
 
@@ -125,13 +147,27 @@ def rest(running: OperatorProcess, seconds: float = 20.0, limit_s: float = 240.0
             last, since = writes, time.monotonic()
 
 
-def line(what: str, figure: str, bar: str) -> None:
+def line(what: str, figure: str, remark: str = "") -> None:
     """One row."""
-    print(f"{what:<58} {figure:>12}   {bar}", flush=True)
+    print(f"{what:<58} {figure:>12}   {remark}", flush=True)
 
 
-def measure(kubectl: Kubectl, kubeconfig: Path, flows: int, edits: int) -> None:
-    """All figures."""
+class Bars:
+    """Rows with a bar, and whether all were met."""
+
+    are_met = True
+
+    def row(self, what: str, figure: float, unit: str, most: float) -> None:
+        """One row."""
+        is_met = figure <= most
+        self.are_met &= is_met
+        places = 0 if unit != "s" or figure > 10 else 2
+        line(what, f"{figure:.{places}f} {unit}", f"at most {most:g}{'' if is_met else '  MISSED'}")
+
+
+def measure(kubectl: Kubectl, kubeconfig: Path, flows: int, edits: int) -> bool:
+    """All figures; whether every bar is met."""
+    bars = Bars()
     kubectl.run("apply", "--server-side", f"--filename={REPOSITORY / 'crds/chatflows.yaml'}")
     names = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"team-{n}"}} for n in range(NAMESPACES)]
     kubectl.apply(*names)
@@ -145,33 +181,30 @@ def measure(kubectl: Kubectl, kubeconfig: Path, flows: int, edits: int) -> None:
             until_applied(kubectl, running, flows, 900)
             total_s = time.monotonic() - began
             writes = running.writes()
-            line(f"{flows} flows applied and their objects made", f"{total_s:.0f} s", "at most 250 s for 500")
-            line("  objects and statuses written", str(writes), "")
+            bars.row(f"{flows} flows applied and their objects made", total_s, "s", 250 * flows / 500)
+            line("  objects and statuses written", str(writes))
             line("  the operator's CPU time", f"{running.cpu_s:.0f} s", f"{running.cpu_s / flows * 1000:.0f} ms a flow")
             rest(running)
-            line(
-                "  the operator's memory (idle before)",
-                f"{running.resident_mib:.0f} MiB",
-                f"{idle:.0f} MiB; at most 200",
-            )
-            found = edit_latencies(kubectl, edits, flows)
-            line(f"{edits} edits: to the first object written, median", f"{found[len(found) // 2]:.2f} s", "")
-            line("  99th percentile", f"{found[int(len(found) * 0.99)]:.2f} s", "at most 2 s")
+            bars.row(f"  the operator's memory ({idle:.0f} before)", running.resident_mib, "MiB", 200)
+            found = edit_latencies(kubectl, kubeconfig, edits, flows)
+            line(f"{edits} edits: to the first object written, median", f"{found[len(found) // 2]:.2f} s")
+            bars.row("  99th percentile", found[int(len(found) * 0.99)], "s", 2)
             rest(running)
-            line("  the operator's memory", f"{running.resident_mib:.0f} MiB", "at most 200 MiB")
+            bars.row("  the operator's memory", running.resident_mib, "MiB", 200)
         log.unlink()
         with operator(kubeconfig, log) as running:
             began = time.monotonic()
             while running.total("chatflow_operator_reconciles_total") < flows and time.monotonic() - began < 120:
                 time.sleep(0.5)
-            line("restart: until every flow was looked at", f"{time.monotonic() - began:.0f} s", "")
+            line("restart: until every flow was looked at", f"{time.monotonic() - began:.0f} s")
             time.sleep(30)
-            line("  writes with nothing changed, and 30 s later", str(running.writes()), "0")
+            bars.row("  writes with nothing changed, and 30 s later", running.writes(), "", 0)
             for sample, value in running.metrics().items():
                 if sample.startswith("chatflow_operator_api_calls_total") and 'verb="apply' in sample:
                     print(f"    {sample} {value:.0f}")
-            line("  the operator's memory", f"{running.resident_mib:.0f} MiB", "at most 200 MiB")
-            line("  its CPU time", f"{running.cpu_s:.0f} s", "")
+            bars.row("  the operator's memory", running.resident_mib, "MiB", 200)
+            line("  its CPU time", f"{running.cpu_s:.0f} s")
+    return bars.are_met
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,10 +216,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bed = Bed(Layout.read(os.environ, BED), lambda text: print(text, file=sys.stderr))
     command(BED, "up", "--control-plane")
     try:
-        measure(bed.kubectl(), bed.layout.kubeconfig, options.flows, options.edits)
+        are_met = measure(bed.kubectl(), bed.layout.kubeconfig, options.flows, options.edits)
     finally:
         command(BED, "down")
-    return 0
+    return 0 if are_met else 1
 
 
 if __name__ == "__main__":

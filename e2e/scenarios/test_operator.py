@@ -129,6 +129,21 @@ def wait_applied(workspace: Workspace, name: str) -> None:
     workspace.eventually(f"{name} is applied", check, 60)
 
 
+def contents(workspace: Workspace, name: str) -> dict[str, Any]:
+    """What the flow's objects say, for a comparison across deletions: a new Service may have another address."""
+    found: dict[str, Any] = {}
+    for key, one in children(workspace, name).items():
+        spec = {part: value for part, value in one.get("spec", {}).items() if part not in ("clusterIP", "clusterIPs")}
+        found[key] = [one["metadata"]["labels"], spec, one.get("data")]
+    return found
+
+
+def stable_contents(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The same, once the objects rest."""
+    stable_specs(workspace, name)
+    return contents(workspace, name)
+
+
 def stable_specs(workspace: Workspace, name: str) -> dict[str, str]:
     """What the flow's objects say, once two looks agree."""
     last: list[dict[str, str]] = []
@@ -143,7 +158,11 @@ def stable_specs(workspace: Workspace, name: str) -> dict[str, str]:
 def test_what_is_deleted_or_changed_by_hand_comes_back(flows: Workspace) -> None:
     flows.apply(faq(), small("mend"))
     wait_ready(flows, "mend")
-    before = specs(flows, "mend")
+    before = stable_contents(flows, "mend")
+    flows.kubectl.run("label", "statefulset", "mend-redis", "app.kubernetes.io/part-of=other", "--overwrite")
+    flows.kubectl.run("label", "deployment", "mend-gateway", "app.kubernetes.io/instance=other", "--overwrite")
+    flows.kubectl.run("scale", "deployment/mend-worker", "--replicas=0")
+    flows.eventually("what was changed is as before", lambda: contents(flows, "mend") == before, 20)
     for kind, name in (
         ("service", "mend-gateway"),
         ("configmap", "mend-config"),
@@ -152,18 +171,7 @@ def test_what_is_deleted_or_changed_by_hand_comes_back(flows: Workspace) -> None
         ("deployment", "mend-worker"),
     ):
         flows.kubectl.delete(kind, name, wait=False)
-    flows.kubectl.run("label", "statefulset", "mend-redis", "app.kubernetes.io/part-of=other", "--overwrite")
-    flows.kubectl.run("scale", "deployment/mend-worker", "--replicas=0")
-
-    def is_back() -> bool:
-        worker = flows.kubectl.get("deployment", "mend-worker")
-        redis = flows.kubectl.get("statefulset", "mend-redis")
-        assert worker is not None
-        assert redis is not None
-        is_ours = redis["metadata"]["labels"]["app.kubernetes.io/part-of"] == "chatflow"
-        return worker["spec"]["replicas"] == 1 and is_ours and specs(flows, "mend").keys() == before.keys()
-
-    flows.eventually("everything is back", is_back, 20)
+    flows.eventually("what was deleted is back", lambda: contents(flows, "mend") == before, 20)
     with chat(flows, "mend") as reached:
         assert reached.ask("When are you open?")["text"].strip() == "From nine to five."
 
@@ -274,25 +282,64 @@ def test_three_state_servers_go_on_when_the_primary_dies(flows: Workspace) -> No
     flows.apply(faq(), small("trio", replicas=3))
     wait_ready(flows, "trio", 240)
     assert conditions(flows, "trio")["StateReady"]["reason"] == "HighlyAvailable"
-    primary = flows.eventually("a primary is known", lambda: primary_of(flows, "trio"), 30)
+    first = flows.eventually("a primary is known", lambda: primary_of(flows, "trio"), 30)
     with chat(flows, "trio") as reached:
-        assert reached.ask("When are you open?", user="before")["text"]
-    flows.kubectl.run("delete", "pod", primary, "--grace-period=0", "--force", "--wait=false")
+        reply = reached.ask("When are you open?", user="before", message_id="m1")
+    written = int(replication_of(flows, first)["master_repl_offset"])
+    flows.eventually("the replicas have it", lambda: min(replica_offsets(flows, first)) >= written, 30)
 
     def answers() -> bool:
         with chat(flows, "trio") as reached:
             return bool(reached.ask("When are you open?", user=f"after-{time.monotonic()}")["text"])
 
+    def is_remembered() -> bool:
+        with chat(flows, "trio") as reached:
+            return reached.ask("When are you open?", user="before", message_id="m1") == reply
+
+    # It hangs: nobody gets an answer from it, and it does not come back by itself in time.
+    redis_cli(flows, first, "client pause 60000 all")
     began = time.monotonic()
+    flows.eventually("another primary is known", lambda: primary_of(flows, "trio", asked=first) != first, 60)
     flows.eventually("the chat answers again", answers, 60)
-    print(f"answered {time.monotonic() - began:.1f} s after the primary's end")
+    print(f"answered {time.monotonic() - began:.1f} s after the primary hung")
+    assert is_remembered(), "what was acknowledged before is answered the same"
+
+    second = flows.eventually("the primary is known", lambda: primary_of(flows, "trio"), 30)
+    flows.wait_rollout("statefulset", "trio-redis")
+    flows.eventually("the first one follows", lambda: len(replica_offsets(flows, second)) == 2, 90)
+    began = time.monotonic()
+    # It hands over before it goes.
+    flows.kubectl.run("delete", "pod", second, "--wait=false")
+    flows.eventually("the primary has moved", lambda: primary_of(flows, "trio", asked=second) != second, 60)
+    flows.eventually("the chat answers again", answers, 60)
+    print(f"answered {time.monotonic() - began:.1f} s after the primary was told to go")
+    assert is_remembered()
     flows.wait_rollout("statefulset", "trio-redis")
 
 
-def primary_of(workspace: Workspace, name: str) -> str | None:
-    """The pod that Sentinel takes for the primary."""
-    script = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -p 26379 sentinel get-master-addr-by-name primary'
-    said = workspace.kubectl.exec(f"{name}-redis-0", "sh", "-c", script, container="sentinel").split()
+def redis_cli(workspace: Workspace, pod: str, command: str, port: int = 6379) -> str:
+    """What a state server answers, or with its port the sentinel beside it."""
+    script = f'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -p {port} {command}'
+    return workspace.kubectl.exec(pod, "sh", "-c", script, container="redis")
+
+
+def replication_of(workspace: Workspace, pod: str) -> dict[str, str]:
+    """INFO replication."""
+    lines = redis_cli(workspace, pod, "info replication").split()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def replica_offsets(workspace: Workspace, primary: str) -> list[int]:
+    """How far each replica has come; an empty list stands for a primary that has none."""
+    told = replication_of(workspace, primary)
+    rows = [value for name, value in told.items() if name.startswith("slave") and "offset=" in value]
+    return [int(row.split("offset=")[1].split(",")[0]) for row in rows]
+
+
+def primary_of(workspace: Workspace, name: str, asked: str = "") -> str | None:
+    """The pod that a sentinel takes for the primary; one that is not beside the server `asked` about."""
+    beside = next(pod for number in range(3) if (pod := f"{name}-redis-{number}") != asked)
+    said = redis_cli(workspace, beside, "sentinel get-master-addr-by-name primary", port=26379).split()
     return said[0].split(".")[0] if said else None
 
 

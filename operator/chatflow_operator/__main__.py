@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import prometheus_client
@@ -13,11 +13,6 @@ import prometheus_client
 from chatflow_operator.handlers import Operator
 from chatflow_operator.logs import configure
 from chatflow_operator.settings import Settings, SettingsInvalid
-
-
-def _identity() -> Any:
-    """This process among its peers. kopf's own guess asks for the user's name, which a container need not have."""
-    return socket.gethostname()
 
 
 def main() -> int:
@@ -32,10 +27,14 @@ def main() -> int:
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, registry=metrics)
     registry = kopf.OperatorRegistry()
-    Operator(settings, metrics).register(registry)
+    # kopf's own guess asks for the user's name, which a container need not have.
+    identity = socket.gethostname()
+    operator = Operator(settings, metrics, identity)
+    operator.register(registry)
     kopf.run(
         registry=registry,
-        identity=_identity(),
+        stop_flag=operator.ends,
+        identity=cast("Any", identity),
         peering_name=settings.peering,
         standalone=settings.peering is None,
         clusterwide=not settings.namespaces,

@@ -32,6 +32,8 @@ class Cache:
         self._flows: dict[FlowName, bytes] = {}
         self._versions: dict[FlowName, int] = {}
         self._children: dict[FlowName, dict[Name, _Packed]] = {}
+        self._flow_of: dict[str, FlowName] = {}
+        """Where a child is kept, by its UID."""
         self._contents: dict[tuple[str, Name], dict[str, str]] = {}
         self._users: dict[tuple[str, Name], set[FlowName]] = {}
         self._used: dict[FlowName, frozenset[tuple[str, Name]]] = {}
@@ -120,32 +122,44 @@ class Cache:
         flow, name = flow_name(body), Name(body["kind"], body["metadata"]["name"])
         if self._is_gone(body, is_deleted=is_deleted):
             return set()
+        former = self._flow_of.get(body["metadata"]["uid"], flow)
+        if former != flow:
+            # Somebody has changed the label that says whose it is.
+            self._forget(former, name)
+            return {former} | self.see_child(body, is_deleted=is_deleted)
         known = self._children.setdefault(flow, {})
         version, last = int(body["metadata"]["resourceVersion"]), known.get(name)
         if last is not None and version < last.version:
             return set()
         if is_deleted:
-            known.pop(name, None)
-            if not known:
-                del self._children[flow]
+            self._forget(flow, name)
             return {flow}
         packed = _Packed.of(body)
         known[name] = packed
+        self._flow_of[packed.uid] = flow
         is_news = last is None or (packed.uid, packed.data) != (last.uid, last.data)
         return {flow} if is_news else set()
 
     def drop_child(self, flow: FlowName, name: Name) -> None:
         """Forget one object: it turned out to be another by now."""
-        self._children.get(flow, {}).pop(name, None)
+        self._forget(flow, name)
+
+    def _forget(self, flow: FlowName, name: Name) -> None:
+        known = self._children.get(flow, {})
+        packed = known.pop(name, None)
+        if packed is not None:
+            self._flow_of.pop(packed.uid, None)
+        if not known:
+            self._children.pop(flow, None)
 
     def drop_children(self, kind: str, namespaces: frozenset[str] | None, living: set[str]) -> set[FlowName]:
         """Forget the objects of a kind that a list of all does not hold; the flows that lost one."""
         lost: set[FlowName] = set()
-        for flow, known in self._children.items():
+        for flow, known in list(self._children.items()):
             if namespaces is not None and flow.namespace not in namespaces:
                 continue
             for name in [one for one, packed in known.items() if one.kind == kind and packed.uid not in living]:
-                del known[name]
+                self._forget(flow, name)
                 lost.add(flow)
         return lost
 
@@ -183,6 +197,7 @@ class _Packed:
             "fields": child.fields,
             "status": child.status,
             "generation": child.generation,
+            "created": child.created,
             "is_going": child.is_going,
         }
         return cls(child.name, child.uid, child.version, _pack(content))

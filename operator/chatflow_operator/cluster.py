@@ -26,6 +26,8 @@ TIMEOUT_S = 10.0
 CONNECTIONS = 30
 PAGE, METADATA_PAGE = 100, 500
 WEBHOOKS = Kind("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+PEERINGS = Kind("kopf.dev/v1", "KopfPeering", "kopfpeerings")
+CLUSTER_PEERINGS = Kind("kopf.dev/v1", "ClusterKopfPeering", "clusterkopfpeerings")
 _APPLY = "application/apply-patch+yaml"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
@@ -170,6 +172,17 @@ class KubernetesCluster:
         }
         query = {"fieldManager": MANAGED_BY, "force": "true"}
         await self._call("PATCH", path, "apply", WEBHOOKS, body=body, content=_APPLY, query=query)
+
+    async def peers(self, name: str, namespace: str | None) -> Manifest:
+        """The operators that share a peering object, as kopf notes them in its status; the cluster's without a
+        namespace."""
+        kind = CLUSTER_PEERINGS if namespace is None else PEERINGS
+        try:
+            found = await self._call("GET", kind.path(namespace, name), "get", kind)
+        except NotFound:
+            return {}
+        peers: Manifest = found.get("status", {})
+        return peers
 
     async def optional_kinds(self) -> frozenset[str]:
         """The optional kinds whose API the server has now."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -21,13 +24,14 @@ from chatflow_operator.cluster import KubernetesCluster, until_open
 from chatflow_operator.errors import ApiError, Unavailable
 from chatflow_operator.metrics import Metrics
 from chatflow_operator.objects import CHATFLOW, CHILDREN, CONFIG_MAP, SECRET, Kind
+from chatflow_operator.peering import rivals
 from chatflow_operator.plan import Environment
 from chatflow_operator.reconcile import Reconciler, periodically
 from chatflow_operator.settings import Settings, Webhook
 
 log = structlog.get_logger()
 
-DISCOVER_S, VERIFY_S, RESYNC_S = 15.0, 60.0, 600.0
+PEERS_S, DISCOVER_S, VERIFY_S, RESYNC_S, CERTIFICATE_S = 5.0, 15.0, 60.0, 600.0, 10.0
 LOAD_ATTEMPTS = 30
 STUCK_S = 120.0
 """Without a look for so long although flows wait, the process is taken for stuck and started anew."""
@@ -39,7 +43,11 @@ _UNWATCHED_SECRETS = "type!=helm.sh/release.v1,type!=kubernetes.io/service-accou
 class Operator:
     """The operator's parts, and what kopf calls of them."""
 
-    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+    def __init__(self, settings: Settings, registry: CollectorRegistry, identity: str) -> None:
+        """`identity`: this process among its peers."""
+        self.ends = asyncio.Event()
+        """Set when the process should end, and be started anew."""
+        self._identity = identity
         self._settings = settings
         metrics = Metrics(registry)
         self._cluster = KubernetesCluster(metrics)
@@ -75,17 +83,44 @@ class Operator:
         )
         self._reconciler = reconciler
         await _patiently(reconciler.load)
-        webhook = self._settings.webhook
-        if webhook is not None:
-            settings.admission.server = await self._webhook_server(webhook)
+        await _patiently(self._look_at_peers)
         work = [
+            periodically(PEERS_S, self._look_at_peers, "peers"),
             *(reconciler.work() for _ in range(self._settings.workers)),
             periodically(DISCOVER_S, reconciler.discover, "discover"),
             periodically(VERIFY_S, reconciler.verify, "verify"),
             periodically(RESYNC_S, reconciler.resync, "resync"),
         ]
+        webhook = self._settings.webhook
+        if webhook is not None:
+            settings.admission.server = await self._webhook_server(webhook)
+            if webhook.certificates is not None:
+                file = Path(webhook.certificates) / "tls.crt"
+                look = partial(self._look_at_certificate, file, await asyncio.to_thread(file.read_bytes))
+                work.append(periodically(CERTIFICATE_S, look, "certificate"))
         self._tasks = [asyncio.create_task(one) for one in work]
         log.info("operator_ready", namespaces=list(self._settings.namespaces) or "all")
+
+    async def _look_at_peers(self) -> None:
+        """Work only while no other operator has a better right to."""
+        name, reconciler = self._settings.peering, self._reconciler
+        if reconciler is None:
+            return
+        now, others = datetime.now(UTC), list[str]()
+        if name is not None:
+            for namespace in self._settings.namespaces or (None,):
+                others += rivals(await self._cluster.peers(name, namespace), self._identity, now)
+        if others:
+            log.warning("held_by_peers", peers=others)
+            reconciler.hold()
+        else:
+            reconciler.go_on()
+
+    async def _look_at_certificate(self, file: Path, first: bytes) -> None:
+        """End the process once its certificate has been replaced: it is read at the start alone."""
+        if await asyncio.to_thread(file.read_bytes) != first:
+            log.info("certificate_renewed", file=str(file))
+            self.ends.set()
 
     async def _webhook_server(self, webhook: Webhook) -> kopf.WebhookServer:
         if webhook.certificates is not None:

@@ -28,6 +28,8 @@ class Child:
     """What the operator wrote and still owns."""
     status: Mapping[str, Any]
     generation: int
+    created: str
+    """When it was made: RFC 3339, to the second."""
     is_going: bool
     """Deletion has been asked for."""
 
@@ -45,6 +47,7 @@ class Child:
             fields=fields,
             status=live.get("status", {}) if has_status else {},
             generation=metadata.get("generation", 0),
+            created=metadata.get("creationTimestamp", ""),
             is_going="deletionTimestamp" in metadata,
         )
 

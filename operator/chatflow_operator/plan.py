@@ -269,7 +269,7 @@ def _is_running(job: Child) -> bool:
 
 
 def _prunes(wanted: list[Planned], observed: Observed, uid: str, *, keeps_builds: bool) -> Iterator[Child]:
-    names = {planned.name for planned in wanted}
+    names = {planned.name for planned in wanted} - _lost_builds(wanted, observed)
     for name, child in sorted(observed.children.items()):
         is_volume = name.kind == objects.VOLUME_CLAIM.kind
         is_kept_build = keeps_builds and name.kind == objects.JOB.kind
@@ -278,6 +278,18 @@ def _prunes(wanted: list[Planned], observed: Observed, uid: str, *, keeps_builds
         is_kept = child.is_going or is_volume or is_kept_build or is_absent
         if child.owner == uid and name not in names and not is_kept:
             yield child
+
+
+def _lost_builds(wanted: list[Planned], observed: Observed) -> frozenset[Name]:
+    """Builds whose volume was deleted and made anew: what they left is gone, and the same build is wanted again."""
+    volume = next((planned.name for planned in wanted if planned.name.kind == objects.VOLUME_CLAIM.kind), None)
+    made = observed.children.get(volume) if volume is not None else None
+    builds = [one.name for one in wanted if one.name.kind == objects.JOB.kind]
+    return frozenset(
+        name
+        for name in builds
+        if made is not None and name in observed.children and observed.children[name].created < made.created
+    )
 
 
 def _refused(body: Manifest, message: str, now_s: float) -> Plan:

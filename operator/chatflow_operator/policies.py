@@ -144,7 +144,7 @@ def knowledge(observed: Observed, build: Name | None) -> Finding:
         return _true(kind, "Built", "the index of the present content is in force")
     if _failed(job):
         said = observed.build_message or "see the log of its pod"
-        return _false(kind, "BuildFailed", f"{said}; what was built before stays in force")
+        return _false(kind, "BuildFailed", f"{said}; the newest that could be built stays in force")
     if job.status.get("ready", 0):
         return _true(kind, "IndexInForce", "the index is in force; the intent model is being trained")
     return _false(kind, "Building", "the index is being built; what was built before stays in force")

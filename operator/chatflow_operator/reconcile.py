@@ -78,6 +78,7 @@ class Reconciler:
         self._contention = Contention()
         self._memories: dict[FlowName, _Memory] = {}
         self._apis: frozenset[str] = frozenset()
+        self._may_work = asyncio.Event()
         self.last_look_s = now_s()
         """When a worker last came round; liveness looks at it."""
         metrics.watch(lambda: len(self.queue), lambda: len(self.cache))
@@ -120,7 +121,7 @@ class Reconciler:
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether flows wait and none has been looked at for so long."""
-        return self.queue.is_overdue(seconds) and self._now_s() - self.last_look_s > seconds
+        return self._may_work.is_set() and self.queue.is_overdue(seconds) and self._now_s() - self.last_look_s > seconds
 
     async def resync(self) -> None:
         """Look at every flow again, spread over a minute: what no event told of is found so."""
@@ -147,10 +148,19 @@ class Reconciler:
 
     # Work
 
+    def hold(self) -> None:
+        """Begin no more looks: another operator works."""
+        self._may_work.clear()
+
+    def go_on(self) -> None:
+        """Work, at first and after `hold`."""
+        self._may_work.set()
+
     async def work(self) -> None:
-        """Look at one flow after another, until cancelled."""
+        """Look at one flow after another, until cancelled; not while held."""
         while True:
             flow = await self.queue.take()
+            await self._may_work.wait()
             try:
                 await self._attempt(flow)
             finally:

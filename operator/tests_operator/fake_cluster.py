@@ -37,6 +37,7 @@ class FakeCluster:
         self.writes: list[str] = []
         self.fault = fault
         self.apis = ALL_APIS
+        self.time = "2026-11-23T09:00:00Z"
         self._calls = itertools.count(1)
         self._versions = itertools.count(100)
         self._uids = itertools.count(1)
@@ -78,6 +79,7 @@ class FakeCluster:
         self.writes.append(f"apply {key[1]}")
         live = _merged(found, manifest)
         live["metadata"].setdefault("uid", f"uid-{next(self._uids)}")
+        live["metadata"].setdefault("creationTimestamp", self.time)
         live["metadata"]["managedFields"] = [
             {"manager": MANAGED_BY, "operation": "Apply", "fieldsV1": _fields(_without_identity(manifest))}
         ]

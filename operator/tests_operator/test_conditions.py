@@ -19,7 +19,7 @@ SCALER, KEDA = Name("HorizontalPodAutoscaler", "shop-gateway"), Name("ScaledObje
 
 def child(name: Name, status: Manifest) -> Child:
     """An object of the flow with a status."""
-    return Child(name, "uid", 1, UID, "shop", {}, status, 1, is_going=False)
+    return Child(name, "uid", 1, UID, "shop", {}, status, 1, "2026-11-23T09:00:00Z", is_going=False)
 
 
 def conditions(

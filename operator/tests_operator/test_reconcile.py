@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
+from chatflow_api.names import LABEL_FLOW
 from chatflow_operator.errors import ApiError, Conflict, Unavailable
 from chatflow_operator.metrics import Metrics
 from chatflow_operator.objects import KINDS, FlowName, Manifest, Name
+from chatflow_operator.peering import rivals
 from chatflow_operator.reconcile import Reconciler
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -357,3 +361,62 @@ async def test_a_failed_build_is_told_in_its_own_words() -> None:
     condition = world.condition("KnowledgeReady")
     assert (condition["reason"], condition["status"]) == ("BuildFailed", "False")
     assert condition["message"].startswith("faq.yaml:3: no answer")
+
+
+async def test_a_volume_that_was_made_anew_is_built_on_again() -> None:
+    world = World(SMALL)
+    await world.settle()
+    (build,) = [name for name in world.children() if name.kind == "Job"]
+    first = world.cluster.objects[FLOW.namespace, build]
+    first["status"] = {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
+    world.cluster.stamp(first)
+    await world.settle()
+    assert world.condition("KnowledgeReady")["status"] == "True"
+    del world.cluster.objects[FLOW.namespace, Name("PersistentVolumeClaim", "shop-data")]
+    world.cluster.time = "2026-11-23T09:30:00Z"
+    await world.settle()
+    await world.look()
+    again = world.cluster.objects[FLOW.namespace, build]
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert world.condition("KnowledgeReady")["reason"] == "Building"
+
+
+async def test_an_object_whose_flow_label_was_changed_gets_it_back() -> None:
+    world = World(SMALL)
+    await world.settle()
+    before = world.state()[GATEWAY]
+    world.cluster.edit(FLOW.namespace, GATEWAY, lambda live: live["metadata"]["labels"].update({LABEL_FLOW: "other"}))
+    await world.settle()
+    assert world.state()[GATEWAY] == before
+
+
+async def test_an_operator_that_is_held_looks_at_nothing_until_it_may_go_on() -> None:
+    called = asyncio.Event()
+    world = World(SMALL, lambda *_: called.set())
+    world.operator.see_flow(world.cluster.flows[FLOW], is_deleted=False)
+    async with asyncio.TaskGroup() as group:
+        worker = group.create_task(world.operator.work())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not called.is_set()
+        world.now_s += 1000
+        assert not world.operator.is_stuck(1)
+        world.operator.go_on()
+        async with asyncio.timeout(5):
+            await called.wait()
+        worker.cancel()
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_rival"),
+    [
+        ({"priority": 0, "lifetime": 20, "lastseen": "2026-11-23T09:00:00+00:00"}, True),
+        ({"priority": 100, "lifetime": 20, "lastseen": "2026-11-23T09:00:00"}, True),
+        ({"priority": -1, "lifetime": 20, "lastseen": "2026-11-23T09:00:00+00:00"}, False),
+        ({"priority": 100, "lifetime": 5, "lastseen": "2026-11-23T09:00:00+00:00"}, False),
+    ],
+    ids=["equal", "higher", "lower", "gone"],
+)
+def test_an_operator_pauses_for_live_peers_of_its_priority_or_more(peer: Manifest, is_rival: bool) -> None:
+    now = datetime(2026, 11, 23, 9, 0, 10, tzinfo=UTC)
+    assert rivals({"other": peer, "self": peer}, "self", now) == (["other"] if is_rival else [])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,8 +78,9 @@ class Job:
         try:
             store.make()
             request = BuildRequest.of(derive(flow), self._content(flow.spec))
-            pair = store.built(request.fingerprint()) or self._built(request, store)
-            self._put_in_force(store, pair)
+            with store.held(_say):
+                pair = store.built(request.fingerprint()) or self._built(request, store)
+                self._put_in_force(store, pair)
         except OSError as error:
             raise Unusable(
                 f"{error.filename or self.artefacts}: {error.strerror}; see the volume's rights and space"
@@ -91,7 +93,9 @@ class Job:
 
         try:
             build = Build(request, self.artefacts, _say)
-            self._put_in_force(store, build.first(store.in_force()))
+            first = build.first(store.in_force())
+            if first is not None:
+                self._put_in_force(store, first)
             return build.whole()
         except BuildFailed as error:
             raise Unusable(str(error)) from error
@@ -214,6 +218,8 @@ def _leave_word(text: str, environ: Mapping[str, str]) -> None:
 
 def main() -> int:
     """Run the job of the command line; 1 when its flow cannot be built."""
+    # The first process of a container ignores signals that it does not handle, and would hold the folder until killed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     job = Job.parse(sys.argv[1:])
     try:
         word, status = job.run(), 0

@@ -39,6 +39,9 @@ PASSWORD = "generated when it is applied"  # noqa: S105  What stands in its plac
 @click.option("--builder-image", default=DEFAULT_IMAGES["BUILDER"], show_default=True, help="As in the chart's values.")
 @click.option("--redis-image", default=DEFAULT_IMAGES["REDIS"], show_default=True, help="As in the chart's values.")
 @click.option("--warm-up-image", help="As in the chart's values.  [none]")
+@click.option("--pull-policy", default="IfNotPresent", show_default=True, help="As in the chart's values.")
+@click.option("--pull-secret", "pull_secrets", multiple=True, help="As in the chart's values; repeat it.  [none]")
+@click.option("--prometheus-namespace", help="As in the chart's values.  [none]")
 def command(
     file: Path,
     namespace: str | None,
@@ -48,6 +51,9 @@ def command(
     builder_image: str,
     redis_image: str,
     warm_up_image: str | None,
+    pull_policy: str,
+    pull_secrets: tuple[str, ...],
+    prometheus_namespace: str | None,
 ) -> None:
     """Print the objects that the operator would apply for FILE.
 
@@ -57,10 +63,10 @@ def command(
     """
     files = load(file)
     flow = _placed(files.flow, namespace, uid)
-    images = Images(runtime_image, builder_image, redis_image, warm_up_image)
+    images = Images(runtime_image, builder_image, redis_image, warm_up_image, pull_policy, pull_secrets)
     apis = frozenset(kind for name, kind in OPTIONAL.items() if name not in absent)
     observed = Observed(references=dict(_references(flow.spec, files.objects)), apis=apis)
-    frame = frame_of(flow, observed, Environment(images))
+    frame = frame_of(flow, observed, Environment(images, prometheus_namespace))
     manifests = [planned.manifest for planned in wanted_objects(frame, apis, PASSWORD)]
     click.echo(yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)
 

@@ -229,7 +229,8 @@ async def _runner(
     )
     if not models:
         log.info("no_language_model", serves="knowledge, actions and the static reply")
-    return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, new_owner=_owners())
+    wait_s = config.gateway.queue_wait_s
+    return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
 
 
 def _listed_words(settings: Settings) -> list[str]:

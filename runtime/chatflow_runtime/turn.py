@@ -69,7 +69,7 @@ class TurnRunner:
     metrics: Metrics
     new_owner: Callable[[], str]
     """A token that no other attempt has."""
-    max_wait_s: float = 60.0
+    max_wait_s: float
     """Longest wait in the queue behind earlier messages."""
     backlog: int = 0
     """Turns under way."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +57,16 @@ class Cluster:
                 (folder / key).symlink_to(f"..data/{key}")
 
     async def build(self, *arguments: str) -> Ended:
+        process = await self.start(*arguments)
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode(), (self.root / "word").read_text(encoding="utf-8"))
+
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         managed = {**self.flow["metadata"], "managedFields": [{"manager": "kubectl"}], "generation": 3}
         stored = {**self.flow, "metadata": managed, "status": {"phase": "new"}}
         (self.root / "flow.json").write_text(json.dumps(stored), encoding="utf-8")
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "chatflow_cli.build_artefacts", "--flow", str(self.root / "flow.json")),
             *("--configmaps", str(self.root / "configmaps"), "--artefacts", str(self.artefacts)),
             *("--ready-file", str(self.ready), *arguments),
@@ -66,9 +74,6 @@ class Cluster:
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONUTF8": "1", "CHATFLOW_TERMINATION_LOG": str(self.root / "word")},
         )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), err.decode(), (self.root / "word").read_text(encoding="utf-8"))
 
     def in_force(self) -> Pair:
         pair = ArtefactStore(self.artefacts).in_force()
@@ -102,11 +107,11 @@ async def test_a_new_flow_has_its_knowledge_in_force_before_its_model(cluster: C
     assert len(loaded.index.entries) == 2
 
     cluster.ready.unlink()
-    before = {path: path.stat().st_mtime_ns for path in cluster.artefacts.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in cluster.artefacts.rglob("*") if path.name != "lock"}
     again = await cluster.build()
     assert (again.status, stages(again), again.word) == (0, [], ended.word)
     assert cluster.ready.exists()
-    assert {path: path.stat().st_mtime_ns for path in cluster.artefacts.rglob("*")} == before
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in cluster.artefacts.rglob("*")}.items()
 
 
 async def test_changed_knowledge_is_in_force_before_the_model_is_trained_again(cluster: Cluster) -> None:
@@ -127,7 +132,47 @@ async def test_a_model_of_another_encoder_waits_for_the_new_pair(cluster: Cluste
     await cluster.build()
     cluster.flow["spec"]["models"]["intent"]["encoder"] = "universal"
     cluster.mount("faq", {"faq.yaml": FAQ.replace("three working days", "four working days")})
-    assert len(stages(await cluster.build())) == 1
+    process = await cluster.start()
+    assert process.stdout is not None
+    while b"training the intent model" not in await process.stdout.readline():
+        assert not cluster.ready.exists()
+    await process.communicate()
+    assert process.returncode == 0
+    assert cluster.ready.exists()
+
+
+@pytest.mark.parametrize("kind", ["intent", "knowledge"])
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), Path.unlink], ids=["emptied", "gone"])
+async def test_what_is_damaged_is_built_again(cluster: Cluster, kind: str, damage: Callable[[Path], object]) -> None:
+    await cluster.build()
+    pair = cluster.in_force()
+    version = pair.intent if kind == "intent" else pair.knowledge
+    assert version is not None
+    damage(cluster.artefacts / kind / version / "manifest.json")
+    ended = await cluster.build()
+    assert (ended.status, cluster.in_force()) == (0, pair)
+    ArtefactFolder(cluster.artefacts).load(Versions(knowledge=pair.knowledge, intent=pair.intent))
+
+
+async def test_a_build_that_is_told_to_stop_leaves_the_folder_to_the_next(cluster: Cluster) -> None:
+    store = ArtefactStore(cluster.artefacts)
+    store.make()
+    with store.held(print):
+        waiting = await cluster.start()
+        assert waiting.stdout is not None
+        assert await waiting.stdout.readline() == b"waiting for another build of this flow to end\n"
+        waiting.send_signal(signal.SIGTERM)
+        await waiting.communicate()
+        assert waiting.returncode == 128 + signal.SIGTERM
+        assert not list((cluster.artefacts / "intent").iterdir())
+    training = await cluster.start()
+    assert training.stdout is not None
+    while b"training the intent model" not in await training.stdout.readline():
+        pass
+    training.send_signal(signal.SIGTERM)
+    ended = await cluster.build()
+    await training.communicate()
+    assert (training.returncode, ended.status) == (128 + signal.SIGTERM, 0)
 
 
 async def test_a_flow_without_intents_is_built_in_one_step(cluster: Cluster) -> None:

@@ -104,6 +104,7 @@ async def test_a_gateway_without_anything_serves_at_its_deadline_and_heals(tiny:
             store = ArtefactStore(tmp_path / "artefacts")
             build = Build(BuildRequest.of(prepared.config, prepared.content), store.path, lambda _: None)
             first = await asyncio.to_thread(build.first, None)
+            assert first is not None
             assert first.intent is None
             store.put_in_force(first)
             await pod.answers("How long does a refund take?", lambda reply: reply["origin"] == "knowledge")

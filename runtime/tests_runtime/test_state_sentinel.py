@@ -14,10 +14,12 @@ from chatflow_runtime.domain.reply import Reply
 from chatflow_runtime.errors import ChatFlowError, ClaimLost, StateUnavailable
 from chatflow_runtime.ports import ConversationStore, Turn
 from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.endpoint import Endpoint
 from chatflow_runtime.state.redis_store import RedisStore, open_redis_store
 from chatflow_runtime.state.sentinel import Sentinels
 from chatflow_runtime.state.url import site_of
 from chatflow_runtime.state.wakeups import Wakeups
+from chatflow_runtime.state.wire import Wire
 from tests_runtime.state_cases import PATIENT, new_flow
 from tests_runtime.state_servers import (
     Replicated,
@@ -282,9 +284,9 @@ async def test_sentinels_get_their_password_and_never_the_servers() -> None:
     asked: list[bytes] = []
     async with scripted(bulk("h", "1"), asked) as port:
         await sentinels(port).find()
-        await sentinels(port, options="?sentinel_password=hidden").find()
+        await sentinels(port, options="?sentinel_password=a+%2b").find()
     assert b"AUTH" not in asked[0]
-    assert b"AUTH\r\n$6\r\nhidden" in asked[1]
+    assert b"AUTH\r\n$3\r\na++" in asked[1]
     assert not any(b"secret" in request for request in asked)
 
 
@@ -303,3 +305,36 @@ async def test_a_server_that_is_a_replica_is_not_taken_for_the_primary_and_anoth
             await connection.connected()
             assert (await connection.call("ROLE"))[0] == b"master"
             await connection.close()
+
+
+@pytest.mark.parametrize("answer", [bulk("h" * 70 + ".state", "7"), bulk("state", "first"), bulk("state")])
+async def test_a_sentinel_that_answers_nonsense_does_not_end_the_attempts(answer: bytes) -> None:
+    with running_server() as server:
+        async with (
+            relayed(server.socket) as port,
+            scripted(answer) as odd,
+            scripted(bulk("localhost", str(port))) as good,
+        ):
+            connection = Connection(f"redis+sentinel://127.0.0.1:{odd},127.0.0.1:{good}/primary", patience=BRISK)
+            with suppress(StateUnavailable):
+                await connection.open()
+            await connection.connected()
+            assert (await connection.call("ROLE"))[0] == b"master"
+            await connection.close()
+
+
+async def test_a_primary_is_left_only_when_two_sentinels_name_another_server() -> None:
+    with running_server() as here, running_server() as there:
+        async with (
+            relayed(here.socket) as present,
+            relayed(there.socket) as former,
+            scripted(bulk("127.0.0.1", str(present))) as first,
+            scripted(bulk("localhost", str(present))) as second,
+            scripted(bulk("localhost", str(former))) as stale,
+        ):
+            at = [Endpoint(port=port) for port in (first, second, stale)]
+            site = Sentinels(Endpoint(), at, "primary")
+            wire = await (await site.find()).connect(lambda: Wire("another name of it", 1.0, 1.0, None))
+            assert [await site.has_moved(wire) for _ in range(6)] == [False] * 6
+            assert await Sentinels(Endpoint(), [at[2], at[2]], "primary").has_moved(wire)
+            wire.abort("the test is over")

@@ -193,7 +193,13 @@ class Bench:
         )
         owners = itertools.count()
         self.runner = TurnRunner(
-            self.store, self.intents, dispatcher, moderator, metrics, new_owner=lambda: f"owner-{next(owners)}"
+            self.store,
+            self.intents,
+            dispatcher,
+            moderator,
+            metrics,
+            new_owner=lambda: f"owner-{next(owners)}",
+            max_wait_s=self.config.gateway.queue_wait_s,
         )
         self.ids = itertools.count(1)
 

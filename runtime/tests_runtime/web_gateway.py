@@ -158,7 +158,13 @@ class Gateway:
         )
         owners = itertools.count()
         self.runner = TurnRunner(
-            self.store, self.shop, dispatcher, moderator, metrics, new_owner=lambda: f"owner-{next(owners)}"
+            self.store,
+            self.shop,
+            dispatcher,
+            moderator,
+            metrics,
+            new_owner=lambda: f"owner-{next(owners)}",
+            max_wait_s=self.config.gateway.queue_wait_s,
         )
         self._app = create_app(self.config, self.runner, self.store, metrics, self.clock, self.health, timing)
         with socket.socket() as free:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chatflow_models.durable_files import sync, sync_folder
+
 from .calibration import Calibration
 from .errors import ArtefactError
 from .features import Float32
@@ -192,7 +194,9 @@ def write_artefact(folder: Path, stored: StoredModel, report: Mapping[str, Any],
         (staging / REPORT_TEXT).write_text(report_text, encoding="utf-8")
         files = {name: _checksum(staging / name) for name in (WEIGHTS, REPORT_JSON, REPORT_TEXT)}
         (staging / MANIFEST).write_text(_json(stored.manifest(files)), encoding="utf-8")
+        sync_folder(staging)
         _replace(staging, folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

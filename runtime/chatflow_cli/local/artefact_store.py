@@ -3,6 +3,7 @@
     intent/VERSION/  knowledge/VERSION/     the artefacts
     built/FINGERPRINT.json                  the pair that a build request led to
     current.json                            the pair in force; gateways follow it
+    lock                                    held by the build Job that writes; one at a time
 
 `build` notes what it built, `artefacts` and the build Job put it in force. Several flows may share the first three
 folders. Everything is written under a name of its own and then renamed, so that builds at the same time do no harm.
@@ -10,10 +11,13 @@ folders. Everything is written under a name of its own and then renamed, so that
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,21 +57,59 @@ class ArtefactStore:
                 (cache / name).mkdir(parents=True, exist_ok=True)
                 (self.path / name).symlink_to((cache / name).resolve(), target_is_directory=True)
 
+    @contextmanager
+    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Keep other build Jobs out, once those before are through; `tell` is given a line while there is one. A volume
+        that knows no locks is used without."""
+        with (self.path / "lock").open("w") as lock:
+            try:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    tell("waiting for another build of this flow to end")
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+                    raise
+            yield
+
     def in_force(self) -> Pair | None:
-        """The pair that gateways use; None when there is none, or its folders are gone."""
+        """The pair that gateways use; None when there is none, or it is gone or damaged."""
         return self._pair(self.path / _POINTER)
 
     def built(self, fingerprint: str) -> Pair | None:
-        """What a request with this fingerprint led to; None when it was never built, or is gone."""
+        """What a request with this fingerprint led to; None when it was never built, or is gone or damaged."""
         return self._pair(self.path / "built" / f"{fingerprint}.json")
 
     def _pair(self, file: Path) -> Pair | None:
         with suppress(OSError, ValueError, TypeError):
             pair = Pair(**json.loads(file.read_bytes()))
-            versions = zip(_KINDS, (pair.intent, pair.knowledge), strict=True)
-            if all(version is None or (self.path / kind / version).is_dir() for kind, version in versions):
+            if self.has_index(pair.knowledge) and (pair.intent is None or self.has_model(pair.intent)):
                 return pair
         return None
+
+    def has_model(self, version: str) -> bool:
+        """Whether an intent model is there, whole."""
+        # These readers bring numpy; who finds nothing built does not wait for it.
+        from chatflow_models.intent.artefact import read_artefact
+        from chatflow_models.intent.errors import IntentError
+
+        try:
+            read_artefact(self.path / "intent" / version)
+        except (IntentError, OSError):
+            return False
+        return True
+
+    def has_index(self, version: str) -> bool:
+        """Whether a knowledge index is there, whole."""
+        from chatflow_runtime.adapters.knowledge.storage import read_manifest
+        from chatflow_runtime.errors import ArtefactInvalid
+
+        try:
+            read_manifest(self.path / "knowledge" / version)
+        except (ArtefactInvalid, OSError):
+            return False
+        return True
 
     def note(self, fingerprint: str, pair: Pair) -> None:
         """Remember what a request led to."""

@@ -6,6 +6,7 @@ supervisor.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -33,16 +34,19 @@ class Artefacts:
         ManifestUnusable with the builder's words when the content cannot be used; the old ones stay in force.
         """
         request = BuildRequest.of(prepared.config, prepared.content)
-        pair = self.folder.built(request.fingerprint()) or await self._built(request)
+        pair = await self._found(request) or await self._built(request)
         if pair == self._in_force:
             return False
         self.folder.put_in_force(pair)
         self._in_force = pair
         return True
 
+    async def _found(self, request: BuildRequest) -> Pair | None:
+        return await asyncio.to_thread(self.folder.built, request.fingerprint())
+
     async def _built(self, request: BuildRequest) -> Pair:
         status = await self._run(request)
-        pair = self.folder.built(request.fingerprint())
+        pair = await self._found(request)
         if status != 0 or pair is None:
             lines = self._console.tail("build", 12)
             raise ManifestUnusable("\n".join(["the artefacts could not be built:", *lines]))

@@ -6,6 +6,7 @@ chatflow_cli.local.build REQUEST FOLDER`.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -61,14 +62,14 @@ class Build:
             self._knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
         self._has_intents = bool(request.examples or self._knowledge.examples)
 
-    def first(self, in_force: Pair | None) -> Pair:
+    def first(self, in_force: Pair | None) -> Pair | None:
         """What can be in force before the intent model is trained: the knowledge, with the intent model that is in
-        force. An index that a model of another encoder cannot search has to wait: the pair in force is returned."""
+        force. None where that model has another encoder and cannot search the new index, which has to wait."""
         # A flow without intents has no encoder at hand when it answers, so its index gets no vectors.
         if not self._has_intents or in_force is None or in_force.intent is None:
             return Pair(None, self._index(has_vectors=False))
         if not self._is_of_same_encoder(in_force.intent):
-            return in_force
+            return None
         return Pair(in_force.intent, self._index(has_vectors=True))
 
     def whole(self) -> Pair:
@@ -91,8 +92,10 @@ class Build:
         rows = msgspec.json.encode([(example.text, example.intent, example.answer) for example in examples])
         version = digest(rows, self._settings, repr(self._request.confidence).encode())
         target = self._folder / "intent" / version
-        if target.is_dir():
+        if self._store.has_model(version):
             return version
+        # What is there is damaged.
+        shutil.rmtree(target, ignore_errors=True)
         intents = len({example.intent for example in examples})
         self._progress(f"training the intent model: {len(examples)} examples of {intents} intents")
         since_s = time.monotonic()
@@ -113,7 +116,7 @@ class Build:
         has_vectors = has_vectors and self._request.encoder != "none"
         entries = msgspec.msgpack.encode(self._knowledge.entries)
         known = self._folder / "knowledge" / f"by-input-{digest(entries, self._settings, str(has_vectors).encode())}"
-        if known.is_file() and (self._folder / "knowledge" / known.read_text()).is_dir():
+        if known.is_file() and self._store.has_index(known.read_text()):
             return known.read_text()
         self._progress(f"indexing the knowledge: {len(self._knowledge.entries)} entries")
         since_s = time.monotonic()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from chatflow_api.v1alpha1 import Metadata
+from chatflow_models.durable_files import sync
 
 from chatflow_cli.errors import CommandFailed
 
@@ -133,7 +134,9 @@ def write_whole(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         fresh.write_text(text, encoding="utf-8")
+        sync(fresh)
         fresh.replace(path)
+        sync(path.parent)
     finally:
         fresh.unlink(missing_ok=True)
 

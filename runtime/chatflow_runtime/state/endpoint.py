@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from chatflow_runtime.errors import StateUnavailable
 from chatflow_runtime.state.wire import Argument, Wire
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -63,12 +64,15 @@ class Endpoint:
         return False
 
     async def connect(self, factory: Callable[[], P]) -> P:
-        """A connected protocol; OSError when there is no way through."""
+        """A connected protocol; OSError when there is no way through, StateUnavailable when the host cannot be one."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
             return (await loop.create_unix_connection(factory, self.path))[1]
         name = self.host if self.tls is not None else None
-        return (await loop.create_connection(factory, self.host, self.port, ssl=self.tls, server_hostname=name))[1]
+        try:
+            return (await loop.create_connection(factory, self.host, self.port, ssl=self.tls, server_hostname=name))[1]
+        except ValueError as error:
+            raise StateUnavailable(f"{self}: the host cannot be looked up ({error})") from error
 
     def greeting(self, name: str, *, is_push: bool) -> list[tuple[Argument, ...]]:
         """The commands that begin a connection. RESP3 is asked for where pushes share it with replies."""

@@ -5,6 +5,8 @@ Protocol: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,12 +43,12 @@ class Sentinels:
             self._sentinels.rotate(-1)
             try:
                 [answer] = await sentinel.ask(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name), timeout_s=_ASK_S)
-            except (OSError, StateError) as error:
+                if answer is not None:
+                    host, port = answer
+                    return replace(self._server, host=host.decode(), port=int(port))
+            except (OSError, StateError, ValueError) as error:
                 problems.append(f"{sentinel.address}: {str(error) or type(error).__name__}")
                 continue
-            if answer is not None:
-                host, port = answer
-                return replace(self._server, host=host.decode(), port=int(port))
             problems.append(f"{sentinel.address} watches no {self._name!r}; compare the name in the URL")
         raise StateUnavailable(f"no sentinel names the primary: {'; '.join(problems)}")
 
@@ -57,13 +59,22 @@ class Sentinels:
             raise StateUnavailable(f"{wire}, which the sentinels name as the primary, says that it is a {role}")
 
     async def has_moved(self, wire: Wire) -> bool:
-        """Whether a sentinel names another server, which agrees. A primary that was told to hand over learns of its end
-        last, some ten seconds after everyone else."""
+        """Whether two sentinels in turn name another server, which agrees. A primary that was told to hand over learns
+        of its end last, some ten seconds after everyone else; a sentinel with stale news names a former one."""
         try:
             found = await self.find()
-            if str(found) == str(wire):
+            if str(found) == str(wire) or found != await self.find() or await _leads_to(found, wire):
                 return False
             [role] = await found.ask(("ROLE",), timeout_s=_ASK_S)
         except (OSError, StateError):
             return False
         return bool(role[0] == b"master")
+
+
+async def _leads_to(endpoint: Endpoint, wire: Wire) -> bool:
+    """Whether an address is another name of the server at the other end: some sentinels tell names, some numbers."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except ValueError:
+        return False
+    return wire.peer() in {address[:2] for *_, address in found}

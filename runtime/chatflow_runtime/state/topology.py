@@ -60,7 +60,7 @@ class Seeds:
 
     async def find(self) -> Endpoint:
         """A node that answers and is in touch with the cluster: else no wake-up would reach it."""
-        return (await self._asked())[0]
+        return (await self._read())[0]
 
     async def check(self, wire: Wire) -> None:
         """Any node is the right one."""
@@ -71,24 +71,23 @@ class Seeds:
 
     async def read(self) -> list[SlotRange]:
         """The topology, from the first node that answers and is in touch with the cluster."""
-        node, rows = await self._asked(("CLUSTER", "SLOTS"))
-        ranges = [_range(row, node) for row in rows[0]]
-        self._learn(part.primary for part in ranges)
-        return ranges
+        return (await self._read())[1]
 
-    async def _asked(self, *commands: tuple[Argument, ...]) -> tuple[Endpoint, list[Any]]:
-        """A node that is in touch with the cluster, and its replies. Every search begins with another node."""
+    async def _read(self) -> tuple[Endpoint, list[SlotRange]]:
+        """A node that is in touch with the cluster, and the topology. Every search begins with another node."""
         problems = []
         for _ in range(len(self._nodes)):
             node = self._nodes[0]
             self._nodes.rotate(-1)
             try:
-                info, *replies = await node.ask(("CLUSTER", "INFO"), *commands, timeout_s=_ASK_S)
-            except (OSError, StateError) as error:
+                info, rows = await node.ask(("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), timeout_s=_ASK_S)
+                ranges = [_range(row, node) for row in rows]
+            except (OSError, StateError, ValueError) as error:
                 problems.append(f"{node.address}: {str(error) or type(error).__name__}")
                 continue
             if b"cluster_state:ok" in info:
-                return node, replies
+                self._learn(part.primary for part in ranges)
+                return node, ranges
             problems.append(f"{node.address} has lost touch with its cluster, or slots are not served (CLUSTER INFO)")
         raise StateUnavailable(f"no node of the cluster can be asked: {'; '.join(problems)}")
 

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from chatflow_runtime.errors import StateError
 from chatflow_runtime.state.endpoint import Endpoint
@@ -77,7 +77,9 @@ def _split(url: str) -> _Parts:
         )
     username, _, password = login.partition(":")
     transport, _, kind = parts.scheme.partition("+")
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    # A + is a +: passwords are not written as forms are.
+    pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
+    options = {unquote(name): unquote(value) for name, _, value in pairs}
     _check_options(options, {"db", "ssl_ca_certs"} | (_SENTINEL_OPTIONS if kind == "sentinel" else set()))
     return _Parts(
         kind=kind or ("unix" if transport == "unix" else "server"),
@@ -99,9 +101,10 @@ def _check_options(options: dict[str, str], known: set[str]) -> None:
     unknown = sorted(set(options) - known)
     if unknown:
         *others, last = sorted(known)
-        raise StateUrlInvalid(
-            f"state server URL: option {unknown[0]!r} is not known; there are {', '.join(others)} and {last}"
-        )
+        # It may be the rest of a password.
+        which = "an option" if known & options.keys() & {"sentinel_password"} else f"option {unknown[0]!r}"
+        hint = f"there are {', '.join(others)} and {last}, and & in a password is written %26"
+        raise StateUrlInvalid(f"state server URL: {which} is not known; {hint}")
 
 
 def _endpoint(parts: _Parts) -> Endpoint:
@@ -151,6 +154,8 @@ def _server(parts: _Parts, host: str, database: str, port: int) -> Endpoint:
 
 def _hosts(hosts: str, endpoint: Endpoint, port: int) -> tuple[Endpoint, ...]:
     """The endpoint at each of the hosts, which are separated by commas."""
+    if not all(host.split(":")[0] for host in hosts.split(",")):
+        raise StateUrlInvalid("state server URL: a host is missing; write host:port,host:port")
     return tuple(_at(host, endpoint, port) for host in hosts.split(","))
 
 

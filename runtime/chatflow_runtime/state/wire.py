@@ -166,10 +166,10 @@ class Wire(asyncio.Protocol):
             self.send(("PING",)).add_done_callback(seen)
         self._watchdog = self._loop.call_later(self._timeout_s / 4, self._watch)
 
-    def _peer(self) -> str:
-        """The host at the other end, which nodes that do not know their own address leave out."""
+    def peer(self) -> tuple[str, int] | None:
+        """Numerical address and port of the other end; None for a Unix socket, or when it is gone."""
         peer = self._transport and self._transport.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
+        return (str(peer[0]), int(peer[1])) if peer else None
 
     def _translated(self, message: str) -> StateError:
         code = found[1] if (found := _CODE.match(message)) else ""
@@ -178,7 +178,9 @@ class Wire(asyncio.Protocol):
         if moved := _REDIRECTION.match(message):
             hint = f"{self._where} is a node of a cluster ({message}); write its URL as redis+cluster://"
             kind, slot, host, port = moved.groups()
-            return Redirection(hint, int(slot), host or self._peer(), int(port), is_once=kind == "ASK")
+            # A node that does not know its own address leaves it out.
+            here = (self.peer() or ("",))[0]
+            return Redirection(hint, int(slot), host or here, int(port), is_once=kind == "ASK")
         if code not in _UNAVAILABLE:
             return StateError(f"{self._where} refuses a command: {message}")
         if code in _NOT_THE_PRIMARY:

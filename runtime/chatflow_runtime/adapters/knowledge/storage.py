@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from chatflow_models.durable_files import sync, sync_folder
 
 from chatflow_runtime.adapters.knowledge.entries import Entry
 from chatflow_runtime.adapters.knowledge.lexical import Postings
@@ -62,7 +63,9 @@ def write(target: Path, version: str, counts: Counts, fill: Callable[[Path], Non
         manifest = Manifest(SCHEMA, version, counts, checksums)
         (work / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         work.chmod(0o755)
+        sync_folder(work)
         _put_in_place(work, target)
+        sync(target.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(work.with_name(f"{work.name}-replaced"), ignore_errors=True)
