@@ -77,8 +77,8 @@ def api_proxy(kubeconfig: Path) -> Iterator[ApiProxy]:
     proxy.cut = lambda: loop.call_soon_threadsafe(_hang_up_all, watches)
 
     def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(proxy, kubeconfig, watches, ready, stop))
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(_serve(proxy, kubeconfig, watches, ready, stop))
 
     thread = threading.Thread(target=run, name="api proxy", daemon=True)
     thread.start()
@@ -88,7 +88,6 @@ def api_proxy(kubeconfig: Path) -> Iterator[ApiProxy]:
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
-        loop.close()
 
 
 def upstream_of(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatflow_models.durable_files import sync, sync_folder
-
 from .calibration import Calibration
+from .durable_files import sync, sync_folder
 from .errors import ArtefactError
 from .features import Float32
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from chatflow_api.v1alpha1 import Metadata
-from chatflow_models.durable_files import sync
+from chatflow_models.intent.durable_files import sync
 
 from chatflow_cli.errors import CommandFailed
 

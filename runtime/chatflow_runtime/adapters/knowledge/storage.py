@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from chatflow_models.durable_files import sync, sync_folder
+from chatflow_models.intent.durable_files import sync, sync_folder
 
 from chatflow_runtime.adapters.knowledge.entries import Entry
 from chatflow_runtime.adapters.knowledge.lexical import Postings
