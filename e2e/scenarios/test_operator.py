@@ -214,7 +214,13 @@ def test_an_operator_that_dies_in_the_middle_of_a_rollout_goes_on_where_it_was(
     flows.apply(small("half", {"dialogue": {"greeting": "After the crash."}}))
     pod = installed_operator.pod()["metadata"]["name"]
     flows.kubectl.within(NAMESPACE).run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-    flows.apply(small("half", {"dialogue": {"greeting": "After the second edit."}}))
+
+    def second_edit() -> bool:
+        # While no operator runs, its webhook refuses all.
+        flows.apply(small("half", {"dialogue": {"greeting": "After the second edit."}}))
+        return True
+
+    flows.eventually("the webhook takes a second edit", second_edit, 60)
     wait_ready(flows, "half")
     flows.wait_rollout("deployment", "half-gateway")
     found = flows.kubectl.get("configmap", "half-config")

@@ -73,7 +73,7 @@ class Wire(asyncio.Protocol):
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves with the reason when the socket is gone."""
         self.doubt = asyncio.Event()
-        """Set when it is gone, or the server lacks replicas: both may mean that another one has taken its place."""
+        """Set when it is gone, lacks replicas or is slow to answer: another server may have taken its place."""
         self.writes = 0
 
     def __str__(self) -> str:
@@ -157,6 +157,9 @@ class Wire(asyncio.Protocol):
         found late twice, because after a stall of this process timers may run before what has arrived is read."""
         now_s = self._loop.time()
         oldest = self._pending[0] if self._pending else None
+        if oldest is not None and now_s - oldest[1] > self._timeout_s / 4:
+            # A primary that hands over answers no writes.
+            self.doubt.set()
         if oldest is not None and now_s - oldest[1] > self._timeout_s:
             if oldest is self._late:
                 self.abort(f"no answer within {self._timeout_s:g} s")
