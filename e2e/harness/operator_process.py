@@ -100,6 +100,8 @@ def operator(kubeconfig: Path, log: Path, **environment: str) -> Iterator[Operat
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0, f"the operator did not stop well:\n{log.read_text()[-3000:]}"
+        new = log.read_text()[said:]
+        assert "_broke" not in new, f"the operator met what it does not expect:\n{new[-3000:]}"
     finally:
         if process.poll() is None:
             process.kill()

@@ -121,7 +121,7 @@ def edit_latencies(kubectl: Kubectl, kubeconfig: Path, count: int, flows: int) -
     watch = ChildWatch(kubectl)
     watch.start()
     time.sleep(3)  # The watch has no sign of its own that it has begun.
-    found: list[float] = []
+    took_s: list[float] = []
     for index in range(count):
         number = (index * 37) % flows
         greeting = f"Greeting {index}."
@@ -131,11 +131,14 @@ def edit_latencies(kubectl: Kubectl, kubeconfig: Path, count: int, flows: int) -
         key = f"{body['name']}-config {greeting}"
         while key not in watch.seen:
             if time.monotonic() - began > 30:
-                raise SystemExit(f"the edit of {body['name']} was not acted on within 30 s")
+                found = kubectl.within(body["namespace"]).get("configmap", f"{body['name']}-config")
+                is_written = found is not None and greeting in found["data"]["runtime.json"]
+                why = "its ConfigMap has it, but no watch told" if is_written else "its ConfigMap is the old one"
+                raise SystemExit(f"edit {index}, of {body['name']}, was not seen within 30 s: {why}")
             time.sleep(0.005)
-        found.append(watch.seen[key] - began)
+        took_s.append(watch.seen[key] - began)
     watch.process.terminate()
-    return sorted(found)
+    return sorted(took_s)
 
 
 def rest(running: OperatorProcess, seconds: float = 20.0, limit_s: float = 240.0) -> None:
@@ -194,8 +197,13 @@ def measure(kubectl: Kubectl, kubeconfig: Path, flows: int, edits: int) -> bool:
         log.unlink()
         with operator(kubeconfig, log) as running:
             began = time.monotonic()
-            while running.total("chatflow_operator_reconciles_total") < flows and time.monotonic() - began < 120:
+            while running.total("chatflow_operator_reconciles_total") < flows or running.total(
+                "chatflow_operator_queue"
+            ):
+                if time.monotonic() - began > 300:
+                    raise SystemExit("the operator has not looked at every flow 300 s after its restart")
                 time.sleep(0.5)
+            assert running.total("chatflow_operator_flows") == flows
             line("restart: until every flow was looked at", f"{time.monotonic() - began:.0f} s")
             time.sleep(30)
             bars.row("  writes with nothing changed, and 30 s later", running.writes(), "", 0)

@@ -219,15 +219,31 @@ def test_an_operator_that_finds_a_peer_at_work_writes_nothing_until_that_has_gon
     bed.kubectl().run("apply", "--server-side", f"--filename={REPOSITORY / 'crds/kopfpeerings.yaml'}")
     bed.kubectl().run("wait", "--for=condition=Established", "crd/clusterkopfpeerings.kopf.dev", "--timeout=30s")
     peering = {"apiVersion": "kopf.dev/v1", "kind": "ClusterKopfPeering", "metadata": {"name": "shared"}}
-    seen = datetime.now(UTC).isoformat()
-    bed.kubectl().apply({**peering, "status": {"another": {"priority": 7, "lifetime": 20, "lastseen": seen}}})
+    bed.kubectl().apply(peering)
     log = tmp_path / "operator.log"
     with operator(bed.layout.kubeconfig, log, PEERING="shared") as running:
         kubectl.apply(flow("held"))
+        eventually("it works", lambda: is_applied(kubectl, "held"), 60, log)
+        before = children(kubectl, "held")
+        another = {"priority": 7, "lifetime": 30, "lastseen": datetime.now(UTC).isoformat()}
+        patch = json.dumps({"status": {"another": another}})
+        bed.kubectl().run("patch", "clusterkopfpeering", "shared", "--type=merge", f"--patch={patch}")
         eventually("it is held", lambda: "held_by_peers" in log.read_text(), 10, log)
-        assert children(kubectl, "held") == Counter()
-        assert running.is_healthy()
-        eventually("it works once the other is gone", lambda: is_applied(kubectl, "held"), 60, log)
+        written = running.writes()
+        kubectl.delete("service", "held-gateway")
+        kubectl.apply(flow("held", "While it was held."))
+        kubectl.apply(flow("held", "After it was held."))
+
+        def works_again() -> bool:
+            now = running.writes()
+            has_said_so = '"works"' in log.read_text().split("held_by_peers")[1]
+            assert has_said_so or now == written, "it wrote while it was held"
+            return has_said_so
+
+        eventually("the other one is gone", works_again, 60, log)
+        eventually("what it missed is done", lambda: is_applied(kubectl, "held"), 60, log)
+        assert children(kubectl, "held") == before
+        assert greeting_of(kubectl, "held") == "After it was held."
 
 
 def _is_settled(kubectl: Kubectl, name: str) -> bool:

@@ -103,6 +103,10 @@ class Cache:
         else:
             self._used.pop(name, None)
 
+    def forget_contents(self) -> None:
+        """Forget what ConfigMaps and Secrets hold, so that it is read anew."""
+        self._contents.clear()
+
     def flow_uids(self) -> set[str]:
         """The UIDs of all flows."""
         return {body["metadata"]["uid"] for name in self.flows() if (body := self.flow(name)) is not None}
@@ -122,19 +126,22 @@ class Cache:
         flow, name = flow_name(body), Name(body["kind"], body["metadata"]["name"])
         if self._is_gone(body, is_deleted=is_deleted):
             return set()
-        former = self._flow_of.get(body["metadata"]["uid"], flow)
+        uid = body["metadata"]["uid"]
+        former = self._flow_of.get(uid, flow)
         if former != flow:
             # Somebody has changed the label that says whose it is.
-            self._forget(former, name)
+            self._forget(former, name, uid)
             return {former} | self.see_child(body, is_deleted=is_deleted)
         known = self._children.setdefault(flow, {})
         version, last = int(body["metadata"]["resourceVersion"]), known.get(name)
         if last is not None and version < last.version:
             return set()
         if is_deleted:
-            self._forget(flow, name)
+            self._forget(flow, name, uid)
             return {flow}
         packed = _Packed.of(body)
+        if last is not None:
+            self._flow_of.pop(last.uid, None)
         known[name] = packed
         self._flow_of[packed.uid] = flow
         is_news = last is None or (packed.uid, packed.data) != (last.uid, last.data)
@@ -142,13 +149,17 @@ class Cache:
 
     def drop_child(self, flow: FlowName, name: Name) -> None:
         """Forget one object: it turned out to be another by now."""
-        self._forget(flow, name)
-
-    def _forget(self, flow: FlowName, name: Name) -> None:
-        known = self._children.get(flow, {})
-        packed = known.pop(name, None)
+        packed = self._children.get(flow, {}).get(name)
         if packed is not None:
-            self._flow_of.pop(packed.uid, None)
+            self._forget(flow, name, packed.uid)
+
+    def _forget(self, flow: FlowName, name: Name, uid: str) -> None:
+        """Forget the object with this UID; another one of its name stays."""
+        self._flow_of.pop(uid, None)
+        known = self._children.get(flow, {})
+        packed = known.get(name)
+        if packed is not None and packed.uid == uid:
+            del known[name]
         if not known:
             self._children.pop(flow, None)
 
@@ -159,7 +170,7 @@ class Cache:
             if namespaces is not None and flow.namespace not in namespaces:
                 continue
             for name in [one for one, packed in known.items() if one.kind == kind and packed.uid not in living]:
-                self._forget(flow, name)
+                self._forget(flow, name, known[name].uid)
                 lost.add(flow)
         return lost
 

@@ -151,7 +151,8 @@ class KubernetesCluster:
         query = {"labelSelector": selector, "limit": str(size)}
         while True:
             page = await self._call("GET", kind.path(namespace), "list", kind, query=query, accept=accept)
-            for item in page["items"]:
+            # An empty list of metadata alone is null.
+            for item in page["items"] or ():
                 yield item
             following = page["metadata"].get("continue")
             if not following:

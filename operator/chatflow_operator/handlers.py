@@ -110,11 +110,12 @@ class Operator:
         if name is not None:
             for namespace in self._settings.namespaces or (None,):
                 others += rivals(await self._cluster.peers(name, namespace), self._identity, now)
-        if others:
+        if others and not reconciler.is_held:
             log.warning("held_by_peers", peers=others)
             reconciler.hold()
-        else:
-            reconciler.go_on()
+        elif not others and reconciler.is_held:
+            log.info("works")
+            await reconciler.go_on()
 
     async def _look_at_certificate(self, file: Path, first: bytes) -> None:
         """End the process once its certificate has been replaced: it is read at the start alone."""

@@ -23,7 +23,8 @@ def rivals(peers: Mapping[str, Mapping[str, Any]], identity: str, now: datetime)
 
 
 def _ends(peer: Mapping[str, Any]) -> datetime:
+    lifetime = timedelta(seconds=int(peer.get("lifetime", 60)))
+    if "lastseen" not in peer:
+        return datetime.max.replace(tzinfo=UTC)
     seen = datetime.fromisoformat(peer["lastseen"])
-    if seen.tzinfo is None:
-        seen = seen.replace(tzinfo=UTC)
-    return seen + timedelta(seconds=int(peer.get("lifetime", 60)))
+    return (seen if seen.tzinfo is not None else seen.replace(tzinfo=UTC)) + lifetime

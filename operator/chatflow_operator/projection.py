@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Any
 
 Projected = dict[str, Any]
@@ -24,6 +24,8 @@ WHOLE, SET = "=", "v:"
 _LONG = 200
 """Texts above this many characters are kept as a digest: a large ConfigMap need not stay in memory."""
 _IDENTITY = ("apiVersion", "kind")
+_AMOUNTS = frozenset(("requests", "limits", "sizeLimit"))
+"""Fields that hold quantities, or are one. The server writes these in its own form: 1000m becomes 1."""
 _FACTOR = {
     "m": Decimal("0.001"),
     "": Decimal(1),
@@ -90,7 +92,7 @@ def _leaf(value: Any) -> Any:
 
 def differences(planned: Mapping[str, Any], projected: Mapping[str, Any]) -> list[str]:
     """The paths at which a planned manifest and the owned fields of the live object differ; empty when they agree."""
-    return list(_differences(_without_identity(planned), projected, ""))
+    return list(_differences(_without_identity(planned), projected, "", is_amount=False))
 
 
 def _without_identity(planned: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,9 +102,9 @@ def _without_identity(planned: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _differences(planned: Any, projected: Any, path: str) -> Iterator[str]:
+def _differences(planned: Any, projected: Any, path: str, *, is_amount: bool) -> Iterator[str]:
     if isinstance(projected, dict) and WHOLE in projected:
-        if not _agrees(planned, projected[WHOLE]):
+        if not _agrees(planned, projected[WHOLE], is_amount=is_amount):
             yield path
     elif isinstance(projected, dict) and SET in projected:
         if not isinstance(planned, list) or sorted(planned, key=str) != projected[SET]:
@@ -112,14 +114,15 @@ def _differences(planned: Any, projected: Any, path: str) -> Iterator[str]:
             if key not in projected:
                 yield f"{path}.{key}"
             else:
-                yield from _differences(value, projected[key], f"{path}.{key}")
+                inner = is_amount or key in _AMOUNTS
+                yield from _differences(value, projected[key], f"{path}.{key}", is_amount=inner)
         yield from (f"{path}.{key}" for key in projected if key not in planned)
     elif isinstance(planned, list) and isinstance(projected, dict):
         yield from _keyed(planned, projected, path)
     elif isinstance(planned, list) and isinstance(projected, list):
-        if not _agrees(planned, projected):
+        if not _agrees(planned, projected, is_amount=is_amount):
             yield path
-    elif not _same(planned, projected):
+    elif not _same(planned, projected, is_amount=is_amount):
         yield path
 
 
@@ -131,7 +134,7 @@ def _keyed(planned: list[Any], projected: Mapping[str, Any], path: str) -> Itera
         if found is None:
             yield f"{path}[{number}]"
         else:
-            yield from _differences(element, left.pop(found), f"{path}[{number}]")
+            yield from _differences(element, left.pop(found), f"{path}[{number}]", is_amount=False)
     yield from (f"{path}[{field[2:]}]" for field in left)
 
 
@@ -140,23 +143,25 @@ def _has_keys(element: Any, keys: Mapping[str, Any]) -> bool:
     return isinstance(element, dict) and all(element.get(key, value) == value for key, value in keys.items())
 
 
-def _agrees(planned: Any, live: Any) -> bool:
+def _agrees(planned: Any, live: Any, *, is_amount: bool) -> bool:
     """Whether a value inside an atomic list, which is kept whole with the server's defaults, says what was planned."""
     if isinstance(planned, dict) and isinstance(live, dict):
-        return all(key in live and _agrees(value, live[key]) for key, value in planned.items())
+        return all(
+            key in live and _agrees(value, live[key], is_amount=is_amount or key in _AMOUNTS)
+            for key, value in planned.items()
+        )
     if isinstance(planned, list) and isinstance(live, list):
-        return len(planned) == len(live) and all(map(_agrees, planned, live))
-    return _same(planned, live)
+        pairs = zip(planned, live, strict=False)
+        return len(planned) == len(live) and all(_agrees(one, other, is_amount=is_amount) for one, other in pairs)
+    return _same(planned, live, is_amount=is_amount)
 
 
-def _same(planned: Any, live: Any) -> bool:
+def _same(planned: Any, live: Any, *, is_amount: bool) -> bool:
     if isinstance(planned, dict | list):
-        return _agrees(planned, live)
+        return _agrees(planned, live, is_amount=is_amount)
     if planned == live or _leaf(planned) == live:
         return True
-    # The server writes amounts in its own form: 1000m becomes 1.
-    amounts = quantity(planned), quantity(live)
-    return amounts[0] is not None and amounts[0] == amounts[1]
+    return is_amount and quantity(planned) is not None and quantity(planned) == quantity(live)
 
 
 def quantity(value: Any) -> Decimal | None:
@@ -168,5 +173,5 @@ def quantity(value: Any) -> Decimal | None:
     factor = _FACTOR.get(text[len(number) :])
     try:
         return None if factor is None else Decimal(number) * factor
-    except InvalidOperation:
+    except DecimalException:
         return None

@@ -121,7 +121,7 @@ class Reconciler:
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether flows wait and none has been looked at for so long."""
-        return self._may_work.is_set() and self.queue.is_overdue(seconds) and self._now_s() - self.last_look_s > seconds
+        return not self.is_held and self.queue.is_overdue(seconds) and self._now_s() - self.last_look_s > seconds
 
     async def resync(self) -> None:
         """Look at every flow again, spread over a minute: what no event told of is found so."""
@@ -148,12 +148,25 @@ class Reconciler:
 
     # Work
 
+    @property
+    def is_held(self) -> bool:
+        """Whether no looks are begun."""
+        return not self._may_work.is_set()
+
     def hold(self) -> None:
         """Begin no more looks: another operator works."""
         self._may_work.clear()
 
-    def go_on(self) -> None:
-        """Work, at first and after `hold`."""
+    async def go_on(self) -> None:
+        """Work, at first and after `hold`. Whatever is known by then is read anew: watches told nothing meanwhile."""
+        if self.cache.flows():
+            for namespace in self._namespaces or (None,):
+                async for body in self._cluster.all(objects.CHATFLOW, namespace, ""):
+                    self.see_flow({**body, "kind": objects.CHATFLOW.kind}, is_deleted=False)
+            self.cache.forget_contents()
+            await self.load()
+            await self.verify()
+        self.last_look_s = self._now_s()
         self._may_work.set()
 
     async def work(self) -> None:
@@ -330,3 +343,5 @@ async def periodically(every_s: float, what: Callable[[], Awaitable[None]], name
             await what()
         except ApiError as error:
             log.warning("periodic_work_failed", work=name, reason=str(error))
+        except Exception:  # The next time may go well, and nobody else would do this work.
+            log.exception("periodic_work_broke", work=name)

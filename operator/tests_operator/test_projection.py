@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from chatflow_operator.objects import Manifest
 from chatflow_operator.projection import differences, owned_fields, quantity
+from hypothesis import given
+from hypothesis import strategies as st
 
 PLANNED: Manifest = {
     "apiVersion": "apps/v1",
@@ -116,6 +118,21 @@ def test_amounts_are_compared_by_value(one: str, other: str) -> None:
     assert quantity(one) == quantity(other)
 
 
-@pytest.mark.parametrize("text", ["", "m", "1Gi2", "abc"])
+@pytest.mark.parametrize("text", ["", "m", "1Gi2", "abc", "12e345678901234"])
 def test_what_is_no_amount_has_no_value(text: str) -> None:
     assert quantity(text) is None
+
+
+@pytest.mark.parametrize(("planned", "there"), [("1", "1000m"), ("1e2", "100"), ("77e2150364801", "6d2150364801")])
+def test_texts_that_look_like_amounts_are_compared_as_texts(planned: str, there: str) -> None:
+    fields = {"metadata": {"annotations": {"plan": there}}, "data": {"requests.txt": there}}
+    wanted = {"metadata": {"annotations": {"plan": planned}}, "data": {"requests.txt": planned}}
+    assert differences(wanted, fields) == [".metadata.annotations.plan", ".data.requests.txt"]
+
+
+@given(st.text(), st.text())
+def test_any_text_is_as_planned_when_it_is_the_same_and_only_then(planned: str, there: str) -> None:
+    quantity(planned)
+    wanted = {"metadata": {}, "data": {"key": planned}}
+    assert differences(wanted, {"metadata": {}, "data": {"key": planned}}) == []
+    assert bool(differences(wanted, {"metadata": {}, "data": {"key": there}})) == (planned != there)

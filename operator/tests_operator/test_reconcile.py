@@ -390,20 +390,37 @@ async def test_an_object_whose_flow_label_was_changed_gets_it_back() -> None:
     assert world.state()[GATEWAY] == before
 
 
-async def test_an_operator_that_is_held_looks_at_nothing_until_it_may_go_on() -> None:
-    called = asyncio.Event()
-    world = World(SMALL, lambda *_: called.set())
-    world.operator.see_flow(world.cluster.flows[FLOW], is_deleted=False)
+async def test_an_operator_that_is_held_looks_at_nothing_and_reads_all_anew_when_it_may_go_on() -> None:
+    looked = asyncio.Event()
+    world = World(SMALL, lambda *_: looked.set())
+    await world.operator.go_on()
+    await world.settle()
     async with asyncio.TaskGroup() as group:
         worker = group.create_task(world.operator.work())
+        world.operator.hold()
+        looked.clear()
+        world.operator.queue.add(FLOW)
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not called.is_set()
+        assert not looked.is_set()
         world.now_s += 1000
         assert not world.operator.is_stuck(1)
-        world.operator.go_on()
+        # Another operator works meanwhile; this one's watches are closed.
+        other = World(SMALL)
+        other.cluster = world.cluster
+        other.restart()
+        other.set_spec({**SMALL, "dialogue": {"greeting": "Hello again."}})
+        await other.settle()
+        written = list(world.cluster.writes)
+        await world.operator.go_on()
+        assert not world.operator.is_stuck(1)
+        await world.operator.reconcile(FLOW)
+        assert world.cluster.writes == written
+        world.set_spec(SMALL)
+        looked.clear()
+        world.operator.see_flow(world.cluster.flows[FLOW], is_deleted=False)
         async with asyncio.timeout(5):
-            await called.wait()
+            await looked.wait()
         worker.cancel()
 
 

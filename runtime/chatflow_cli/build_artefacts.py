@@ -93,7 +93,7 @@ class Job:
 
         try:
             build = Build(request, self.artefacts, _say)
-            first = build.first(store.in_force())
+            first = build.first(store.model_in_force())
             if first is not None:
                 self._put_in_force(store, first)
             return build.whole()

@@ -141,17 +141,49 @@ async def test_a_model_of_another_encoder_waits_for_the_new_pair(cluster: Cluste
     assert cluster.ready.exists()
 
 
-@pytest.mark.parametrize("kind", ["intent", "knowledge"])
-@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), Path.unlink], ids=["emptied", "gone"])
-async def test_what_is_damaged_is_built_again(cluster: Cluster, kind: str, damage: Callable[[Path], object]) -> None:
+def flip(file: Path) -> None:
+    """Change one byte."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "no manifest of the model": ("intent/*/manifest.json", Path.unlink),
+    "an empty manifest of the model": ("intent/*/manifest.json", lambda file: file.write_bytes(b"")),
+    "a byte of the weights": ("intent/*/weights.npz", flip),
+    "no manifest of the index": ("knowledge/*/manifest.json", Path.unlink),
+    "a byte of the entries": ("knowledge/*/entries.msgpack", flip),
+    "zeros for the index's version": ("knowledge/by-input-*", lambda file: file.write_bytes(b"\0" * 16)),
+    "zeros for what was built": ("built/*.json", lambda file: file.write_bytes(b"\0" * 16)),
+    "everything": ("*/*/*", Path.unlink),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_what_is_damaged_is_built_again(cluster: Cluster, damage: str) -> None:
     await cluster.build()
     pair = cluster.in_force()
-    version = pair.intent if kind == "intent" else pair.knowledge
-    assert version is not None
-    damage(cluster.artefacts / kind / version / "manifest.json")
+    where, harm = DAMAGES[damage]
+    found = list(cluster.artefacts.glob(where))
+    assert found
+    for file in found:
+        harm(file)
     ended = await cluster.build()
     assert (ended.status, cluster.in_force()) == (0, pair)
     ArtefactFolder(cluster.artefacts).load(Versions(knowledge=pair.knowledge, intent=pair.intent))
+
+
+async def test_a_damaged_index_costs_no_intent_model_while_another_is_trained(cluster: Cluster) -> None:
+    await cluster.build()
+    old = cluster.in_force()
+    flip(cluster.artefacts / "knowledge" / old.knowledge / "entries.msgpack")
+    cluster.flow["spec"]["models"]["intent"]["examples"]["refund"].append("give me my money")
+    ended = await cluster.build()
+    new = cluster.in_force()
+    # The index is what it was once it is made again, so the pair in force is too.
+    assert stages(ended) == [f"in force: intent model {new.intent}, knowledge {old.knowledge}"]
+    assert None not in (old.intent, new.intent)
 
 
 async def test_a_build_that_is_told_to_stop_leaves_the_folder_to_the_next(cluster: Cluster) -> None:

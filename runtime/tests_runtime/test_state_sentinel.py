@@ -336,5 +336,9 @@ async def test_a_primary_is_left_only_when_two_sentinels_name_another_server() -
             site = Sentinels(Endpoint(), at, "primary")
             wire = await (await site.find()).connect(lambda: Wire("another name of it", 1.0, 1.0, None))
             assert [await site.has_moved(wire) for _ in range(6)] == [False] * 6
+            assert not await Sentinels(Endpoint(), [at[1], at[1]], "primary").has_moved(wire), "it is named otherwise"
             assert await Sentinels(Endpoint(), [at[2], at[2]], "primary").has_moved(wire)
+            async with scripted(bulk("127.0.0.1", str(former))) as numeric:
+                both = [at[2], Endpoint(port=numeric)]
+                assert await Sentinels(Endpoint(), both, "primary").has_moved(wire), "both mean the same"
             wire.abort("the test is over")

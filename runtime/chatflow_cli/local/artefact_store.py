@@ -88,6 +88,14 @@ class ArtefactStore:
                 return pair
         return None
 
+    def model_in_force(self) -> str | None:
+        """The intent model that gateways use; None when there is none, or it is gone or damaged. The index beside it
+        may be."""
+        with suppress(OSError, ValueError, TypeError):
+            intent = Pair(**json.loads((self.path / _POINTER).read_bytes())).intent
+            return intent if intent is not None and self.has_model(intent) else None
+        return None
+
     def has_model(self, version: str) -> bool:
         """Whether an intent model is there, whole."""
         # These readers bring numpy; who finds nothing built does not wait for it.
@@ -96,7 +104,7 @@ class ArtefactStore:
 
         try:
             read_artefact(self.path / "intent" / version)
-        except (IntentError, OSError):
+        except (IntentError, OSError, ValueError):
             return False
         return True
 
@@ -107,7 +115,7 @@ class ArtefactStore:
 
         try:
             read_manifest(self.path / "knowledge" / version)
-        except (ArtefactInvalid, OSError):
+        except (ArtefactInvalid, OSError, ValueError):
             return False
         return True
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 from chatflow_models.intent import CachingEncoder, Encoder, IntentError, load_encoder
-from chatflow_models.intent.artefact import read_artefact
+from chatflow_models.intent.artefact import MANIFEST, read_artefact
 from chatflow_runtime.adapters.knowledge import (
     SourceFile,
     SourcesInvalid,
@@ -62,15 +62,15 @@ class Build:
             self._knowledge = read_files(SourceFile(file.path, file.content) for file in request.knowledge)
         self._has_intents = bool(request.examples or self._knowledge.examples)
 
-    def first(self, in_force: Pair | None) -> Pair | None:
+    def first(self, model: str | None) -> Pair | None:
         """What can be in force before the intent model is trained: the knowledge, with the intent model that is in
         force. None where that model has another encoder and cannot search the new index, which has to wait."""
         # A flow without intents has no encoder at hand when it answers, so its index gets no vectors.
-        if not self._has_intents or in_force is None or in_force.intent is None:
+        if not self._has_intents or model is None:
             return Pair(None, self._index(has_vectors=False))
-        if not self._is_of_same_encoder(in_force.intent):
+        if not self._is_of_same_encoder(model):
             return None
-        return Pair(in_force.intent, self._index(has_vectors=True))
+        return Pair(model, self._index(has_vectors=True))
 
     def whole(self) -> Pair:
         """The intent model and the index."""
@@ -94,8 +94,9 @@ class Build:
         target = self._folder / "intent" / version
         if self._store.has_model(version):
             return version
-        # What is there is damaged.
-        shutil.rmtree(target, ignore_errors=True)
+        if not (target / MANIFEST).is_file():
+            # Files of nothing; a damaged model is replaced by the new one in one step.
+            shutil.rmtree(target, ignore_errors=True)
         intents = len({example.intent for example in examples})
         self._progress(f"training the intent model: {len(examples)} examples of {intents} intents")
         since_s = time.monotonic()
@@ -116,8 +117,9 @@ class Build:
         has_vectors = has_vectors and self._request.encoder != "none"
         entries = msgspec.msgpack.encode(self._knowledge.entries)
         known = self._folder / "knowledge" / f"by-input-{digest(entries, self._settings, str(has_vectors).encode())}"
-        if known.is_file() and self._store.has_index(known.read_text()):
-            return known.read_text()
+        version = _noted(known)
+        if version is not None and self._store.has_index(version):
+            return version
         self._progress(f"indexing the knowledge: {len(self._knowledge.entries)} entries")
         since_s = time.monotonic()
         with _told():
@@ -138,6 +140,14 @@ class Build:
         path = self._request.encoder_path
         # Training and indexing encode the same questions.
         return CachingEncoder(load_encoder(self._request.encoder, None if path is None else Path(path)))
+
+
+def _noted(file: Path) -> str | None:
+    """The version that a file names; None where there is none, or it cannot be read."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

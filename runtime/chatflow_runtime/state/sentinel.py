@@ -63,18 +63,21 @@ class Sentinels:
         of its end last, some ten seconds after everyone else; a sentinel with stale news names a former one."""
         try:
             found = await self.find()
-            if str(found) == str(wire) or found != await self.find() or await _leads_to(found, wire):
+            if str(found) == str(wire):
+                return False
+            again = await self.find()
+            async with asyncio.timeout(_ASK_S):
+                # Some sentinels tell names, some numbers.
+                first, second = await _addresses(found), await _addresses(again)
+            if wire.peer() in first or not first & second:
                 return False
             [role] = await found.ask(("ROLE",), timeout_s=_ASK_S)
-        except (OSError, StateError):
+        except (OSError, StateError, ValueError):
             return False
         return bool(role[0] == b"master")
 
 
-async def _leads_to(endpoint: Endpoint, wire: Wire) -> bool:
-    """Whether an address is another name of the server at the other end: some sentinels tell names, some numbers."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except ValueError:
-        return False
-    return wire.peer() in {address[:2] for *_, address in found}
+async def _addresses(endpoint: Endpoint) -> set[tuple[str, int]]:
+    """Numerical addresses and ports that an endpoint's name leads to."""
+    found = await asyncio.get_running_loop().getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    return {(str(address[0]), int(address[1])) for *_, address in found}

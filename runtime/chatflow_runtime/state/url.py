@@ -102,7 +102,7 @@ def _check_options(options: dict[str, str], known: set[str]) -> None:
     if unknown:
         *others, last = sorted(known)
         # It may be the rest of a password.
-        which = "an option" if known & options.keys() & {"sentinel_password"} else f"option {unknown[0]!r}"
+        which = "an option" if "sentinel_password" in options else f"option {unknown[0]!r}"
         hint = f"there are {', '.join(others)} and {last}, and & in a password is written %26"
         raise StateUrlInvalid(f"state server URL: {which} is not known; {hint}")
 

@@ -78,7 +78,7 @@ def _put_in_place(work: Path, target: Path) -> None:
         # The folder is there: another builder was faster, or it is damaged.
         try:
             read_manifest(target)
-        except ArtefactInvalid:
+        except (ArtefactInvalid, OSError):
             target.rename(work.with_name(f"{work.name}-replaced"))
             work.rename(target)
 
