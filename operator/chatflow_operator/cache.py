@@ -147,6 +147,13 @@ class Cache:
         is_news = last is None or (packed.uid, packed.data) != (last.uid, last.data)
         return {flow} if is_news else set()
 
+    def keep_child(self, flow: FlowName, body: Manifest) -> None:
+        """Remember an object as a flow's, whatever its labels say."""
+        packed = _Packed.of(body)
+        self._forget(self._flow_of.get(packed.uid, flow), packed.name, packed.uid)
+        self._children.setdefault(flow, {})[packed.name] = packed
+        self._flow_of[packed.uid] = flow
+
     def drop_child(self, flow: FlowName, name: Name) -> None:
         """Forget one object: it turned out to be another by now."""
         packed = self._children.get(flow, {}).get(name)

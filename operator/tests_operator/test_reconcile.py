@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from chatflow_api.names import LABEL_FLOW
+from chatflow_api.names import LABEL_FLOW, LABEL_MANAGED_BY
 from chatflow_operator.errors import ApiError, Conflict, Unavailable
 from chatflow_operator.metrics import Metrics
 from chatflow_operator.objects import KINDS, FlowName, Manifest, Name
@@ -388,6 +388,36 @@ async def test_an_object_whose_flow_label_was_changed_gets_it_back() -> None:
     world.cluster.edit(FLOW.namespace, GATEWAY, lambda live: live["metadata"]["labels"].update({LABEL_FLOW: "other"}))
     await world.settle()
     assert world.state()[GATEWAY] == before
+
+
+async def test_no_status_takes_half_of_the_objects_for_all() -> None:
+    world = World(SMALL)
+    for _ in range(10):
+        await world.look()
+        status = world.cluster.flows[FLOW].get("status", {})
+        if status:
+            break
+    assert world.condition("ObjectsApplied")["status"] == "True"
+    before = set(world.children())
+    await world.settle()
+    assert set(world.children()) == before
+
+
+async def test_a_secret_without_its_label_is_found_once_and_left_as_it_is() -> None:
+    world = World(SMALL)
+    await world.settle()
+    secret = Name("Secret", "shop-redis")
+    live = world.cluster.objects[FLOW.namespace, secret]
+    del live["metadata"]["labels"][LABEL_MANAGED_BY]
+    world.cluster.stamp(live)
+    world.restart()
+    world.watch()
+    await world.operator.discover()
+    world.operator.cache.drop_child(FLOW, secret)
+    written = list(world.cluster.writes)
+    await world.operator.reconcile(FLOW)
+    assert await world.operator.reconcile(FLOW) is None
+    assert world.cluster.writes == written
 
 
 async def test_an_operator_that_is_held_looks_at_nothing_and_reads_all_anew_when_it_may_go_on() -> None:
