@@ -96,7 +96,7 @@ def sized(replicas: int = 1) -> Manifest:
     """The part of a spec that makes a flow small enough for the bed."""
     redis = {
         "replicas": replicas,
-        "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
     }
     return {"gateway": {"resources": SMALL}, "state": {"redis": {"managed": redis}}}
 

@@ -284,10 +284,16 @@ def test_a_deleted_flow_leaves_its_volumes_and_nothing_else(flows: Workspace) ->
     assert flows.kubectl.get("persistentvolumeclaim", "data-gone-redis-0") is not None
 
 
+@pytest.mark.timeout(600)
 def test_three_state_servers_go_on_when_the_primary_dies(flows: Workspace) -> None:
     flows.apply(faq(), small("trio", replicas=3))
     wait_ready(flows, "trio", 240)
-    assert conditions(flows, "trio")["StateReady"]["reason"] == "HighlyAvailable"
+    # Two of three are enough to answer.
+    flows.eventually(
+        "every sentinel can fail over",
+        lambda: conditions(flows, "trio")["StateReady"]["reason"] == "HighlyAvailable",
+        120,
+    )
     first = flows.eventually("a primary is known", lambda: primary_of(flows, "trio"), 30)
     with chat(flows, "trio") as reached:
         reply = reached.ask("When are you open?", user="before", message_id="m1")
@@ -302,14 +308,17 @@ def test_three_state_servers_go_on_when_the_primary_dies(flows: Workspace) -> No
         with chat(flows, "trio") as reached:
             return reached.ask("When are you open?", user="before", message_id="m1") == reply
 
-    # It hangs: nobody gets an answer from it, and it does not come back by itself in time.
-    redis_cli(flows, first, "client pause 60000 all")
+    # It hangs: nobody gets an answer from it, and it does not come back by itself in time. A sentinel that was held up
+    # itself, by a busy node, acts on nothing for thirty seconds.
+    redis_cli(flows, first, "client pause 240000 all")
     began = time.monotonic()
-    flows.eventually("another primary is known", lambda: primary_of(flows, "trio", asked=first) != first, 60)
+    flows.eventually("another primary is known", lambda: primary_of(flows, "trio", asked=first) != first, 150)
     flows.eventually("the chat answers again", answers, 60)
     print(f"answered {time.monotonic() - began:.1f} s after the primary hung")
     assert is_remembered(), "what was acknowledged before is answered the same"
 
+    # It is put out of its misery, and comes back as a replica.
+    flows.kubectl.exec(first, "sh", "-c", "kill 1", container="redis")
     second = flows.eventually("the primary is known", lambda: primary_of(flows, "trio"), 30)
     flows.wait_rollout("statefulset", "trio-redis")
     flows.eventually("the first one follows", lambda: len(replica_offsets(flows, second)) == 2, 90)

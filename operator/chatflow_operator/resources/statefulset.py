@@ -15,6 +15,10 @@ SHARE_OF_MEMORY = 0.75
 """The rest is for copy-on-write while the append-only file is rewritten, and for clients' buffers."""
 _UNTIL_SERVER_ENDS = 'n=0; while [ "$n" -lt 50 ] && redis-cli ping >/dev/null 2>&1; do n=$((n + 1)); sleep 0.5; done'
 _PING = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -p {port} ping | grep -q PONG'
+_CAN_FAIL_OVER = """export REDISCLI_AUTH="$REDIS_PASSWORD"
+redis-cli -p {port} sentinel ckquorum primary | grep -q ^OK
+redis-cli -p {port} info sentinel | grep -q 'name=primary,.*slaves=[1-9]'"""
+"""A sentinel learns of replicas from the primary, every ten seconds: one that knows of none cannot replace it."""
 
 
 def redis(frame: Frame, managed: api.ManagedRedis) -> Manifest:
@@ -41,9 +45,9 @@ def _template(frame: Frame, managed: api.ManagedRedis) -> Manifest:
     more: Manifest = {}
     if managed.replicas > 1:
         containers.append(_sentinel(frame))
-        # A sentinel stands still while it looks a name up: after two seconds it mistrusts its clock and acts on nothing
-        # for thirty. The resolver's own five seconds, for one lost packet, would do that.
-        resolver = [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "3"}]
+        # A sentinel stands still while it looks a name up, each second for a server that is away; after two seconds it
+        # mistrusts its clock and acts on nothing for thirty. So a lookup takes one second at most.
+        resolver = [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "1"}]
         more = {"affinity": {"podAntiAffinity": _apart(frame)}, "dnsConfig": {"options": resolver}}
     spec = pods.pod_spec(
         frame,
@@ -87,8 +91,15 @@ def _sentinel(frame: Frame) -> Manifest:
         command=["/bin/sh", "/etc/redis/sentinel.sh"],
         ports=[{"name": "sentinel", "containerPort": pods.SENTINEL_PORT, "protocol": "TCP"}],
         env=_environment(frame, managed),
-        resources={"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+        # Little is used, but at once: it must not be held up either.
+        resources={"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         startupProbe=_ping(pods.SENTINEL_PORT, periodSeconds=1, timeoutSeconds=5, failureThreshold=120),
+        readinessProbe={
+            "exec": {"command": ["/bin/sh", "-ec", _CAN_FAIL_OVER.format(port=pods.SENTINEL_PORT)]},
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
         livenessProbe={
             "tcpSocket": {"port": "sentinel"},
             "periodSeconds": 10,
