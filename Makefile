@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
-INSTALL = $(UV) pip install --quiet --require-hashes -r locks/$(1).txt && $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+INSTALL = $(UV) pip install --quiet --compile-bytecode --require-hashes -r locks/$(1).txt && $(UV) pip install --quiet --no-deps --no-build-isolation -e .
 UV := $(BIN)/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 

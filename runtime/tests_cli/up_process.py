@@ -14,7 +14,7 @@ from pathlib import Path
 from chatflow_cli.local.sockets import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 100.0
+START_S = 240.0
 STOP_S = 30.0
 LIGHT = ("--set", "models.intent.encoder=none")
 """Without the sentence encoder: the shop is up in half the time."""
