@@ -15,6 +15,7 @@ from chatflow_cli.local.sockets import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 240.0
+"""Training the shop takes 40 s of CPU, on a busy machine several times as long."""
 STOP_S = 30.0
 LIGHT = ("--set", "models.intent.encoder=none")
 """Without the sentence encoder: the shop is up in half the time."""
