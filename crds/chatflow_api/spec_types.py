@@ -86,6 +86,15 @@ class Spec(BaseModel):
     """Rules over several fields, as (CEL expression, message), for the CustomResourceDefinition."""
 
 
+class ConfigMapKeyRef(Spec):
+    """One key of a ConfigMap in the flow's namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+    key: DataKey
+    """Key inside the ConfigMap."""
+
+
 def exactly_one(model: BaseModel, *names: str) -> None:
     """ValueError unless exactly one of these fields is set."""
     given = [name for name in names if getattr(model, name) is not None]

@@ -69,7 +69,8 @@ class ModelRow(Part):
     source: Short
     """Where it runs: KServe, OpenAI (a service that exists) or InProcess."""
     state: Short
-    """Ready, Loading, Failed, Missing, or External for one that the operator does not watch."""
+    """Ready (also while some of its servers are not), Waking (replicas.min is 0 and a server starts), Loading, Failed,
+    Missing, or External for one that the operator does not watch."""
     message: Long = ""
     """More about it."""
 

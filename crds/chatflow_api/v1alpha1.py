@@ -19,13 +19,16 @@ from chatflow_api.placement import Autoscaler as Autoscaler
 from chatflow_api.placement import (
     Autoscaling,
     GatewayReplicas,
-    IntentServer,
     Observability,
 )
+from chatflow_api.placement import IntentServer as IntentServer
 from chatflow_api.placement import KServeModel as KServeModel
 from chatflow_api.placement import ManagedRedis as ManagedRedis
+from chatflow_api.placement import ModelAutoscaling as ModelAutoscaling
 from chatflow_api.placement import ModelFormat as ModelFormat
+from chatflow_api.placement import ModelReplicas as ModelReplicas
 from chatflow_api.placement import ModelRole as ModelRole
+from chatflow_api.placement import Prometheus as Prometheus
 from chatflow_api.placement import Reclaim as Reclaim
 from chatflow_api.placement import RedisReplicas as RedisReplicas
 from chatflow_api.placement import Replicas as Replicas
@@ -33,6 +36,8 @@ from chatflow_api.placement import Resources as Resources
 from chatflow_api.placement import Route as Route
 from chatflow_api.placement import Storage as Storage
 from chatflow_api.placement import Volume as Volume
+from chatflow_api.placement import WarmUp as WarmUp
+from chatflow_api.spec_types import ConfigMapKeyRef as ConfigMapKeyRef
 from chatflow_api.spec_types import DataKey as DataKey
 from chatflow_api.spec_types import Duration as Duration
 from chatflow_api.spec_types import Finding as Finding
@@ -70,15 +75,6 @@ class SecretKeyRef(Spec):
     """Name of the Secret."""
     key: DataKey
     """Key inside the Secret."""
-
-
-class ConfigMapKeyRef(Spec):
-    """One key of a ConfigMap in the flow's namespace."""
-
-    name: ObjectName
-    """Name of the ConfigMap."""
-    key: DataKey
-    """Key inside the ConfigMap."""
 
 
 class ConfigMapSource(Spec):
@@ -444,7 +440,8 @@ class IntentModel(Spec):
     ] = {}
     """Example questions by intent. The intent `out_of_scope` lists questions that the bot must not answer."""
     example_sources: Annotated[list[Source], Field(max_length=100)] = []
-    """Files with more examples: YAML (intent: [texts]), or JSONL and CSV with the columns text and intent."""
+    """Files with more examples: YAML (intent: [texts]), or JSONL and CSV with the columns text and intent, or text and
+    label."""
     encoder: Encoder = Encoder.UNIVERSAL
     """Sentence encoder: universal (multilingual, some 2 ms a text), none (light mode: character n-grams alone), or
     onnx."""
@@ -453,7 +450,12 @@ class IntentModel(Spec):
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.85
     """Calibrated probability above which an intent is acted on."""
     kserve: IntentServer | None = None
-    """Serve the classifier by KServe as well. Gateways classify in their own process either way."""
+    """Serve the classifier by KServe. Gateways then ask that server; without it they classify in their own process, as
+    `chatflow up` always does."""
+    deadline: Annotated[Duration, Within("5ms", "5s")] = "60ms"
+    """Longest wait for that server, from when a turn asks. A question that it does not classify by then goes by
+    retrieval alone: by its words, without actions. The server takes some 5 ms; much below 20ms a busy moment already
+    costs answers, much above 200ms users notice."""
 
     @model_validator(mode="after")
     def _onnx_has_a_path(self) -> Self:
@@ -483,6 +485,13 @@ class OpenAIEndpoint(Spec):
     """Secret key that holds the API key."""
 
 
+class WhileWaking(StrEnum):
+    """What becomes of a turn while no server of its language model runs."""
+
+    DEGRADE = "degrade"
+    HOLD = "hold"
+
+
 class LanguageModel(Spec):
     """A language model for what the knowledge base does not answer: one that is served already, or one that KServe
     serves in the flow's namespace."""
@@ -498,6 +507,12 @@ class LanguageModel(Spec):
     answer_deadline: Annotated[Duration, Within("1s", "15m")] = "60s"
     """Longest time for a whole answer; it then ends with a notice. A gateway that leaves waits this long for its last
     answers."""
+    while_waking: WhileWaking = WhileWaking.DEGRADE
+    """What becomes of a turn while no server of the model runs, as when it wakes from zero replicas: degrade has the
+    next rung answer at once; hold keeps the turn waiting for the model, 100 turns a gateway at most."""
+    waking_deadline: Annotated[Duration, Within("1s", "5m")] = "60s"
+    """How long hold keeps a turn waiting; the next rung answers then. A model of 8 billion parameters takes one to
+    three minutes to start."""
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
     """Longest answer, in tokens."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
@@ -564,6 +579,42 @@ class Moderation(Spec):
     """Phrases that pass although they hold a listed word."""
 
 
+class Breaker(Spec):
+    """When a model that fails or is slow is no longer asked, so that turns are with the next rung at once."""
+
+    failure_rate: Annotated[float, Field(ge=0.05, le=1)] = 0.4
+    """Share of the last calls that failed or were slow, from which on the model is left alone."""
+    calls: Annotated[int, Field(ge=5, le=1000)] = 30
+    """How many last calls are looked at."""
+    window: Annotated[Duration, Within("1s", "1h")] = "60s"
+    """How old they may be."""
+    minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 20
+    """With fewer than these nothing is concluded."""
+    consecutive_failures: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Also leave the model alone when so many calls in a row failed or were slow."""
+    slow_after: Annotated[Duration, Within("10ms", "120s")] | None = None
+    """A first token later than this counts as a failure, though its answer is used. Unset: firstTokenDeadline alone."""
+    open_for: Annotated[Duration, Within("100ms", "5m")] = "500ms"
+    """How long the model is left alone before a few calls try it again; each time twice as long."""
+    max_open_for: Annotated[Duration, Within("100ms", "1h")] = "4s"
+    """The longest of those times, so the longest that a model which is well again may go unnoticed."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.minimum_calls > self.calls:
+            message = f"{self.minimum_calls} is more than the {self.calls} calls that are looked at; lower it"
+            raise RuleBroken(Finding(("minimumCalls",), message))
+        if duration_s(self.open_for) > duration_s(self.max_open_for):
+            message = f"{self.open_for} is longer than maxOpenFor {self.max_open_for}; lower it, or raise maxOpenFor"
+            raise RuleBroken(Finding(("openFor",), message))
+        return self
+
+    cel: ClassVar = [
+        ("self.minimumCalls <= self.calls", "minimumCalls must be calls at most"),
+        ("duration(self.openFor) <= duration(self.maxOpenFor)", "openFor must be maxOpenFor at most"),
+    ]
+
+
 class Degradation(Spec):
     """How the flow gives way under load, rung by rung, instead of failing."""
 
@@ -571,6 +622,8 @@ class Degradation(Spec):
     """Turns under way above which new conversations are shed."""
     shed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of new conversations that is shed then, by stable hash of the user."""
+    breaker: Breaker = Breaker()
+    """Circuit breakers, one for each model and one for the intent server, in each gateway process."""
 
 
 class ChatFlowSpec(Spec):

@@ -66,6 +66,11 @@ class Manifest:
         """A problem found later, for example a ConfigMap that is not there, with the line of `path`."""
         return _problem(self.filename, self._document, path, what, remedy)
 
+    def line(self, path: Path) -> int | None:
+        """The line of `path`, or of the nearest part of it that is written down."""
+        place = self._document.place(path)
+        return place.line if place else None
+
 
 def path_text(path: Path) -> str:
     """`spec.dialogue.slots[0].name` for a path."""

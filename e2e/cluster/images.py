@@ -18,6 +18,11 @@ from .toolchain import Toolchain
 HOST_FILES = ("/etc/pip.conf", "/etc/ssl/certs")
 """Mounted while an image is built, so that a machine's own registry settings apply and stay out of the image."""
 
+KEPT_ARCHIVES = 3
+"""Of an image, at least: checkouts of one machine share the cache."""
+KEPT_LAYERS = 200
+"""In the builder's store: some gigabytes. The next builds are slower once those that no image has are gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -45,7 +50,8 @@ def _tool(family: str, program: str) -> Callable[[Toolchain, Layout, Callable[[s
 
 def _ours(target: str, lock: str, *folders: str) -> Recipe:
     """An image of the product; crds is in each."""
-    copied = ("pyproject.toml", "README.md", "LICENSE", "locks/build.txt", f"locks/{lock}.txt", "crds", *folders)
+    installed = ("pyproject.toml", "README.md", "LICENSE", "runtime/install.sh", "locks/build.txt", f"locks/{lock}.txt")
+    copied = (*installed, "crds", *folders)
     return Recipe(REPOSITORY / "runtime/Dockerfile", base="base", target=target, copied=copied)
 
 
@@ -63,6 +69,8 @@ RECIPES = {
     "runtime": _ours("gateway", "runtime", "model_servers", "runtime"),
     "builder": _ours("builder", "builder", "model_servers", "runtime"),
     "operator": _ours("operator", "operator", "operator"),
+    "intent": _ours("intent", "serving", "model_servers"),
+    "warm-up": _ours("warm-up", "warmup", "model_servers"),
 }
 
 
@@ -82,7 +90,16 @@ class Images:
         target = self._layout.cache / "images" / f"{name}-{_key(recipe, files, base)}.tar"
         if not target.exists():
             self._build(name, recipe, files, target)
+        target.touch()
         return target
+
+    def _prune(self, name: str) -> None:
+        """Remove archives that have not been used of late, and layers that no image has any more."""
+        archives = [file for file in (self._layout.cache / "images").glob(f"{name}-*.tar") if _is_of(file, name)]
+        for old in sorted(archives, key=lambda file: file.stat().st_mtime, reverse=True)[KEPT_ARCHIVES:]:
+            old.unlink(missing_ok=True)
+        if len(self._buildah("images", "--all", "--quiet").split()) > KEPT_LAYERS:
+            self._buildah("rmi", "--prune", "--force")
 
     def _build(self, name: str, recipe: Recipe, files: dict[str, Path] | None, target: Path) -> None:
         self._say(f"building image {name} (once, then cached) ...")
@@ -103,14 +120,22 @@ class Images:
             made = Path(folder) / "image.tar"
             self._buildah("push", tag(name), f"docker-archive:{made}:{tag(name)}")
             made.rename(target)
+        self._prune(name)
 
-    def _buildah(self, *arguments: str) -> None:
+    def _buildah(self, *arguments: str) -> str:
+        """Its output."""
         storage = self._layout.cache / "buildah"
         options = ["--root", str(storage / "root"), "--runroot", str(storage / "run"), "--storage-driver", "overlay"]
         ran = subprocess.run(["buildah", *options, *arguments], capture_output=True, text=True)
         if ran.returncode:
             said = (ran.stdout + ran.stderr)[-3000:]
             raise BuildFailed(f"`buildah {' '.join(arguments)}` ended with {ran.returncode}:\n{said}")
+        return ran.stdout
+
+
+def _is_of(archive: Path, name: str) -> bool:
+    """Whether an archive is of the image itself, and not of one whose name goes on after a hyphen."""
+    return archive.stem.rpartition("-")[0] == name
 
 
 def _key(recipe: Recipe, files: dict[str, Path] | None, base: Path | None) -> str:

@@ -60,13 +60,14 @@ class Operator:
 
 def operator_on(target: Target) -> Operator:
     """The operator for a cluster, with the images that were built for it; not installed yet."""
-    images = {name: target.image(name) for name in ("operator", "runtime", "builder", "redis")}
+    images = {name: target.image(name) for name in ("operator", "runtime", "builder", "redis", "intent", "warm-up")}
     repository, _, tag = images["operator"].rpartition(":")
     flows = "operator.flows.images"
     values = (
         f"operator.image.repository={repository}",
         f"operator.image.tag={tag}",
-        *(f"{flows}.{name}={images[name]}" for name in ("runtime", "builder", "redis")),
+        *(f"{flows}.{name}={images[name]}" for name in ("runtime", "builder", "redis", "intent")),
+        f"{flows}.warmUp={images['warm-up']}",
         "operator.webhook.enabled=true",
         "operator.resources.requests.cpu=20m",
         # A bed that was kept may hold an operator of an older image under the same name.
@@ -164,9 +165,9 @@ class Chat:
 
     port: int
 
-    def ask(self, text: str, user: str = "tester", message_id: str | None = None) -> Manifest:
+    def ask(self, text: str, user: str = "tester", message_id: str | None = None, timeout_s: float = 10.0) -> Manifest:
         """The reply to one message, which may be a repeated one; OSError or HTTPException while nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             body = json.dumps({"uid": user, "text": text, "message_id": message_id})
             connection.request("POST", "/v1/chat", body, {"Content-Type": "application/json"})

@@ -39,7 +39,7 @@ class Target:
     def image(self, name: str) -> str:
         """The full name of image `name`, loaded onto the bed's node if need be."""
         if self.bed is None:
-            variable = f"CHATFLOW_E2E_IMAGE_{name.upper()}"
+            variable = f"CHATFLOW_E2E_IMAGE_{name.upper().replace('-', '_')}"
             found = os.environ.get(variable) or PUBLIC_IMAGES.get(name)
             if found is None:
                 pytest.skip(f"{variable} names no image for this cluster")

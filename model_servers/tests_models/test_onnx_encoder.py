@@ -1,64 +1,21 @@
-"""The ONNX encoder, on a real model file of three tokens written here byte by byte."""
+"""The ONNX encoder, and the artefacts that bring it along."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chatflow_models.intent import EncoderError, load_encoder
-
-pytest.importorskip("onnxruntime", reason="install chatflow[onnx] to test ONNX encoders")
-tokenizers = pytest.importorskip("tokenizers")
-
-TABLE = np.array([[0, 0], [3, 0], [0, 4]], dtype=np.float32)
-"""Vectors of the tokens [PAD], refund and parcel."""
-_FLOAT, _INT64 = 1, 7
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _field(number: int, value: int | str | bytes) -> bytes:
-    """One field of a protocol buffer."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _value_info(name: str, kind: int, *axes: str) -> bytes:
-    shape = b"".join(_field(1, _field(2, axis)) for axis in axes)
-    return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, shape)))
-
-
-def _model() -> bytes:
-    """ModelProto of onnx.proto3, opset 13: one Gather of the token table by input_ids."""
-    node = _field(1, "table") + _field(1, "input_ids") + _field(2, "states") + _field(4, "Gather")
-    table = _field(1, 3) + _field(1, 2) + _field(2, _FLOAT) + _field(8, "table") + _field(9, TABLE.tobytes())
-    graph = (
-        _field(1, node)
-        + _field(2, "encoder")
-        + _field(5, table)
-        + _field(11, _value_info("input_ids", _INT64, "batch", "tokens"))
-        + _field(12, _value_info("states", _FLOAT, "batch", "tokens", "width"))
-    )
-    return _field(1, 8) + _field(7, graph) + _field(8, _field(2, 13))
+from chatflow_models.intent import ArtefactError, EncoderError, IntentModel, load_encoder
+from chatflow_models.training import train
+from tests_models.flow_examples import EXAMPLES
+from tests_models.onnx_files import write_encoder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "model.onnx").write_bytes(_model())
-    vocabulary = {"[PAD]": 0, "refund": 1, "parcel": 2}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[PAD]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+    return write_encoder(tmp_path / "encoder")
 
 
 def test_vectors_are_means_over_the_tokens_that_are_no_padding(folder: Path) -> None:
@@ -82,3 +39,40 @@ def test_a_damaged_model_is_named(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
     with pytest.raises(EncoderError, match="cannot be read"):
         load_encoder("onnx", folder)
+
+
+def test_an_artefact_brings_its_encoder_along(folder: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "artefacts/first", tmp_path / "artefacts/second"
+    train(EXAMPLES, load_encoder("onnx", folder), first)
+    train(EXAMPLES[::2], load_encoder("onnx", folder), second)
+    texts = ["refund of my parcel", "我要退款"]
+    wanted = IntentModel.load(first, load_encoder("onnx", folder)).predict(texts)
+    shutil.rmtree(folder)
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(first, elsewhere)
+    found = IntentModel.load(elsewhere).predict(texts)
+    assert [one.alternatives for one in found] == [one.alternatives for one in wanted]
+    files = [artefact / "encoder/model.onnx" for artefact in (first, second)]
+    assert files[0].samefile(files[1]), "the same encoder takes its room once"
+
+    (elsewhere / "encoder/model.onnx").write_bytes(b"another")
+    with pytest.raises(ArtefactError, match=r"encoder/model\.onnx is damaged"):
+        IntentModel.load(elsewhere)
+
+
+def test_an_artefact_without_its_encoder_asks_for_the_folder_that_it_was_trained_with(
+    folder: Path, tmp_path: Path
+) -> None:
+    artefact = tmp_path / "artefact"
+    train(EXAMPLES, load_encoder("onnx", folder), artefact)
+    manifest = (artefact / "manifest.json").read_text(encoding="utf-8")
+    # As artefacts were before they brought encoders along.
+    lines = [line for line in manifest.splitlines() if '"encoder/' not in line]
+    text = "\n".join(lines).replace('",\n  },', '"\n  },')
+    (artefact / "manifest.json").write_text(text, encoding="utf-8")
+    shutil.rmtree(artefact / "encoder")
+    assert IntentModel.load(artefact).predict(["refund"])
+    shutil.rmtree(folder)
+    with pytest.raises(EncoderError, match=r"model\.onnx is missing"):
+        IntentModel.load(artefact)

@@ -10,7 +10,7 @@ from chatflow_operator.objects import KINDS, Manifest, Name
 from chatflow_operator.observation import Observed
 from chatflow_operator.plan import FlowInvalid, read_flow
 from chatflow_operator.references import references_of
-from chatflow_operator.resources.inferenceservice import served_models
+from chatflow_operator.served_models import roles_served
 
 
 class Refused(Exception):
@@ -34,6 +34,6 @@ async def remarks(flow: api.ChatFlow, cluster: Cluster) -> list[str]:
             if found is not None:
                 references[name] = dict.fromkeys([*(found.get("data") or {}), *(found.get("binaryData") or {})], "")
     said = [message for _, _, message in policies.missing_references(flow.spec, Observed(references=references))]
-    if any(served_models(flow.spec)) and objects.INFERENCE_SERVICE.kind not in await cluster.optional_kinds():
+    if roles_served(flow.spec) and objects.INFERENCE_SERVICE.kind not in await cluster.optional_kinds():
         said.append("spec.models asks for KServe, which this cluster lacks; the chat answers without these models")
     return said

@@ -18,9 +18,19 @@ import aiohttp
 from chatflow_api.names import MANAGED_BY
 from kubernetes.aio import client, config
 
-from chatflow_operator.errors import ApiError, Conflict, NotFound, Unavailable
+from chatflow_operator.errors import ApiError, Conflict, Forbidden, NotFound, Unavailable
 from chatflow_operator.metrics import Metrics
-from chatflow_operator.objects import CHATFLOW, CHILDREN, EVENT, JOB, POD, FlowName, Kind, Manifest
+from chatflow_operator.objects import (
+    CHATFLOW,
+    CHILDREN,
+    CLUSTER_SERVING_RUNTIME,
+    EVENT,
+    JOB,
+    POD,
+    FlowName,
+    Kind,
+    Manifest,
+)
 
 TIMEOUT_S = 10.0
 CONNECTIONS = 30
@@ -60,6 +70,9 @@ class Cluster(Protocol):
 
     async def optional_kinds(self) -> frozenset[str]:
         """The optional kinds that the cluster has."""
+
+    async def serving_runtimes(self) -> frozenset[str] | None:
+        """Names of KServe's runtimes for all namespaces that are not disabled; None where they cannot be read."""
 
     async def termination_message(self, namespace: str, job: str) -> str:
         """What the last failed pod of a Job said when it ended; empty when nothing is known."""
@@ -199,6 +212,14 @@ class KubernetesCluster:
             found |= {kind.kind for kind in optional if kind.api_version == version and kind.plural in names}
         return frozenset(found)
 
+    async def serving_runtimes(self) -> frozenset[str] | None:
+        """KServe's ClusterServingRuntimes. An operator of some namespaces may not read them."""
+        try:
+            found = await self._call("GET", CLUSTER_SERVING_RUNTIME.path(None), "list", CLUSTER_SERVING_RUNTIME)
+        except (NotFound, Forbidden):
+            return None
+        return frozenset(one["metadata"]["name"] for one in found["items"] if not one["spec"].get("disabled"))
+
     async def termination_message(self, namespace: str, job: str) -> str:
         """What the newest failed pod of a Job left as its last words."""
         query = {"labelSelector": f"batch.kubernetes.io/job-name={job}"}
@@ -251,6 +272,8 @@ def _answer(status: int, data: bytes, headers: Mapping[str, str], what: str) -> 
         except ValueError as error:
             raise Unavailable(f"{what}: the answer broke off", status=status) from error
     message = f"{what}: {status} {_message(data)}"
+    if status == 403:
+        raise Forbidden(message, status=status)
     if status == 404:
         raise NotFound(message, status=status)
     if status == 409:

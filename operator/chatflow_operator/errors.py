@@ -28,6 +28,12 @@ class ApiError(OperatorError):
         self.retry_after_s = retry_after_s
 
 
+class Forbidden(ApiError):
+    """The operator's role does not allow it."""
+
+    code = "forbidden"
+
+
 class NotFound(ApiError):
     """No such object, or no such kind."""
 

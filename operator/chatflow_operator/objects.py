@@ -78,6 +78,8 @@ AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodaut
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", has_status=True, is_optional=True)
+SERVING_RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes", is_optional=True)
+CLUSTER_SERVING_RUNTIME = Kind("serving.kserve.io/v1alpha1", "ClusterServingRuntime", "clusterservingruntimes")
 INFERENCE_SERVICE = Kind(
     "serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", has_status=True, is_optional=True
 )
@@ -99,6 +101,7 @@ CHILDREN = (
     AUTOSCALER,
     SCALED_OBJECT,
     HTTP_ROUTE,
+    SERVING_RUNTIME,
     INFERENCE_SERVICE,
     POD_MONITOR,
     PROMETHEUS_RULE,

@@ -74,6 +74,8 @@ class Observed:
     """The ConfigMaps and Secrets that the flow names and that exist: digests by key."""
     apis: frozenset[str] = frozenset()
     """The optional kinds that the cluster has."""
+    runtimes: frozenset[str] = frozenset()
+    """KServe's runtimes for all namespaces."""
     foreign: frozenset[Name] = frozenset()
     """Objects that stand where the flow's should, and are not its own."""
     contests: Mapping[Name, Contest] = field(default_factory=dict)

@@ -33,12 +33,14 @@ from chatflow_operator.resources import (
     httproute,
     inferenceservice,
     job,
+    modelscaler,
     networkpolicy,
     podmonitor,
     prometheusrule,
     secret,
     service,
     serviceaccount,
+    servingruntime,
     statefulset,
     volumeclaim,
 )
@@ -130,7 +132,7 @@ def frame_of(flow: api.ChatFlow, observed: Observed, environment: Environment) -
     return Frame(flow, derive(flow), environment.images, content, environment.prometheus_namespace)
 
 
-def wanted_objects(frame: Frame, apis: frozenset[str], password: str, *, with_build: bool = True) -> list[Planned]:
+def wanted_objects(frame: Frame, observed: Observed, *, with_build: bool = True) -> list[Planned]:
     """Every object of a flow, in the order in which it is applied."""
     found = [
         Planned(serviceaccount.account(frame)),
@@ -141,8 +143,8 @@ def wanted_objects(frame: Frame, apis: frozenset[str], password: str, *, with_bu
         Planned(deployment.gateway(frame)),
         Planned(deployment.worker(frame)),
         Planned(disruptionbudget.budget(frame, Part.GATEWAY)),
-        *_state(frame, password),
-        *map(Planned, _optional(frame, apis)),
+        *_state(frame, observed.password),
+        *map(Planned, _optional(frame, observed)),
     ]
     if with_build:
         # A Job's pod cannot be changed; another content is another Job.
@@ -171,11 +173,11 @@ def _state(frame: Frame, password: str) -> Iterator[Planned]:
         yield Planned(disruptionbudget.budget(frame, Part.REDIS))
 
 
-def _optional(frame: Frame, apis: frozenset[str]) -> Iterator[Manifest]:
+def _optional(frame: Frame, observed: Observed) -> Iterator[Manifest]:
     gateway, observability = frame.spec.gateway, frame.spec.observability
 
     def has(kind: Kind) -> bool:
-        return kind.kind in apis
+        return kind.kind in observed.apis
 
     if gateway.autoscaling.by is api.Autoscaler.KEDA and has(objects.SCALED_OBJECT):
         yield autoscaler.keda(frame)
@@ -184,9 +186,14 @@ def _optional(frame: Frame, apis: frozenset[str]) -> Iterator[Manifest]:
     if gateway.route is not None and has(objects.HTTP_ROUTE):
         yield httproute.route(frame, gateway.route)
     if has(objects.INFERENCE_SERVICE):
-        yield from inferenceservice.services(frame)
+        yield from servingruntime.brought(frame, observed.runtimes)
+        unscaled = modelscaler.unscaled(frame, observed.apis)
+        yield from inferenceservice.services(frame, observed.runtimes, unscaled)
+        yield from modelscaler.scalers(frame, observed.apis)
     if observability.pod_monitor and has(objects.POD_MONITOR):
         yield podmonitor.monitor(frame)
+        if has(objects.INFERENCE_SERVICE) and podmonitor.is_wanted_for_models(frame):
+            yield podmonitor.models(frame)
     if observability.alerts and has(objects.PROMETHEUS_RULE):
         yield prometheusrule.alerts(frame)
 
@@ -199,10 +206,10 @@ def plan(body: Manifest, observed: Observed, environment: Environment, now_s: fl
         return _refused(body, str(error), now_s)
     frame = frame_of(flow, observed, environment)
     has_content = not any(
-        name.kind == "ConfigMap" and not field.startswith("spec.moderation")
+        name.kind == "ConfigMap" and field.startswith(("spec.knowledge", "spec.models.intent"))
         for field, name, _ in policies.missing_references(flow.spec, observed)
     )
-    wanted = wanted_objects(frame, observed.apis, observed.password, with_build=has_content)
+    wanted = wanted_objects(frame, observed, with_build=has_content)
     observed = replace(observed, foreign=observed.foreign | _strangers(wanted, observed, flow.metadata.uid))
     build = next((one.name for one in wanted if one.name.kind == objects.JOB.kind), None)
     found = policies.findings(frame, observed, build)

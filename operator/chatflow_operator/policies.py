@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from chatflow_api import v1alpha1 as api
-from chatflow_api.names import inference_service
+from chatflow_api.names import PREDICTOR, inference_service
 from chatflow_api.status import ConditionType, ModelRow, Verdict
 
 from chatflow_operator import objects
+from chatflow_operator.autoscaling import remarks
 from chatflow_operator.objects import Name
 from chatflow_operator.observation import Child, Observed
 from chatflow_operator.references import references_of
 from chatflow_operator.resources.frame import Frame, Part
-from chatflow_operator.resources.inferenceservice import served_models
+from chatflow_operator.served_models import Served, served_models
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,34 +166,43 @@ def models(frame: Frame, observed: Observed, build: Name | None) -> Finding:
             "models are to be served by KServe, which this cluster lacks; install KServe 0.15 or later, or name a"
             " server with openAI. Until then the chat answers from knowledge, and with the static reply",
         )
-    waiting = [row for row in rows if row.state not in ("Ready", "External")]
+    waiting = [row for row in rows if row.state not in ("Ready", "Waking", "External")]
     if waiting:
         words = "; ".join(
             f"{row.role} is {row.state.lower()}{': ' * bool(row.message)}{row.message}" for row in waiting
         )
         failed = any(row.state in ("Failed", "Missing") for row in waiting)
         return _false(kind, "ModelFailed" if failed else "ModelLoading", words)
-    return _true(kind, "Ready", ", ".join(f"{row.role}: {row.state.lower()}" for row in rows))
+    told = (f"{row.role}: {row.state.lower()}{f' ({row.message})' * bool(row.message)}" for row in rows)
+    return _true(kind, "Ready", ", ".join(told))
 
 
 def model_rows(frame: Frame, observed: Observed, build: Name | None) -> list[ModelRow]:
     """A row for every model of the flow."""
-    served = {model.role for model in served_models(frame.spec)}
+    served = {one.role: one for one in served_models(frame.spec)}
     rows: list[ModelRow] = []
-    for role, model in (("llm", frame.spec.models.llm), ("backup", frame.spec.models.backup)):
+    roles: tuple[tuple[api.ModelRole, api.LanguageModel | None], ...] = (
+        ("llm", frame.spec.models.llm),
+        ("backup", frame.spec.models.backup),
+    )
+    for role, model in roles:
         if model is None:
             continue
         if model.open_ai is not None:
             rows.append(ModelRow(role=role, name=model.open_ai.model, source="OpenAI", state="External"))
         else:
-            rows.append(_served_row(frame, observed, role))
-    rows.append(_intent_row(observed, build))
-    if "intent" in served:
-        row = _served_row(frame, observed, "intent")
-        if row.state != "Ready":
-            message = f"its KServe server is {row.state.lower()}; gateways classify in their own process"
-            rows[-1] = rows[-1].model_copy(update={"message": message})
+            rows.append(_served_row(frame, observed, served[role]))
+    intent = served.get("intent")
+    rows.append(_intent_row(observed, build) if intent is None else _served_intent_row(frame, observed, intent))
     return rows
+
+
+def _served_intent_row(frame: Frame, observed: Observed, served: Served) -> ModelRow:
+    row = _served_row(frame, observed, served)
+    if row.state == "Ready":
+        return row
+    message = f"{row.message}; " * bool(row.message) + "until then questions go by retrieval alone"
+    return row.model_copy(update={"message": message})
 
 
 def _intent_row(observed: Observed, build: Name | None) -> ModelRow:
@@ -205,23 +215,43 @@ def _intent_row(observed: Observed, build: Name | None) -> ModelRow:
     return row.model_copy(update={"state": "Ready"})
 
 
-def _served_row(frame: Frame, observed: Observed, role: str) -> ModelRow:
-    name = inference_service(frame.flow.metadata.name, role)
-    row = ModelRow(role=role, name=name, source="KServe", state="Loading")
+def _served_row(frame: Frame, observed: Observed, served: Served) -> ModelRow:
+    """One server that takes traffic will do, where KServe says ready of (nearly) all alone."""
+    name = inference_service(frame.flow.metadata.name, served.role)
+    row = ModelRow(role=served.role, name=name, source="KServe", state="Loading")
     if objects.INFERENCE_SERVICE.kind not in observed.apis:
         return row.model_copy(update={"state": "Missing", "message": "KServe is not installed"})
     child = observed.children.get(Name(objects.INFERENCE_SERVICE.kind, name))
     if child is None:
         return row.model_copy(update={"message": "its InferenceService is not there yet"})
-    states = child.status.get("modelStatus", {})
     conditions = _conditions(child.status.get("conditions", ()))
-    failure = states.get("lastFailureInfo", {})
     if conditions.get("Ready", {}).get("status") == "True":
         return row.model_copy(update={"state": "Ready"})
-    if states.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        message = failure.get("message") or failure.get("reason") or states["transitionStatus"]
-        return row.model_copy(update={"state": "Failed", "message": message})
+    available, wanted = _servers(observed, name)
+    failure = _load_failure(child)
+    if available:
+        words = "; the newest cannot be loaded: " + failure if failure else ""
+        return row.model_copy(update={"state": "Ready", "message": f"{available} of {wanted} servers{words}"})
+    if failure:
+        return row.model_copy(update={"state": "Failed", "message": failure})
+    if wanted and not served.replicas.min:
+        return row.model_copy(update={"state": "Waking", "message": f"0 of {wanted} servers"})
     return row.model_copy(update={"message": conditions.get("PredictorReady", {}).get("message", "")})
+
+
+def _servers(observed: Observed, name: str) -> tuple[int, int]:
+    """(those that take traffic, all) of an InferenceService. KServe hands its labels on, so its Deployment is seen."""
+    child = observed.children.get(Name(objects.DEPLOYMENT.kind, name + PREDICTOR))
+    return (0, 0) if child is None else (child.status.get("availableReplicas", 0), child.status.get("replicas", 0))
+
+
+def _load_failure(child: Child) -> str:
+    """Why a model cannot be loaded; empty when nothing is known of it."""
+    states = child.status.get("modelStatus", {})
+    if states.get("transitionStatus") not in ("BlockedByFailedLoad", "InvalidSpec"):
+        return ""
+    failure = states.get("lastFailureInfo", {})
+    return str(failure.get("message") or failure.get("reason") or states["transitionStatus"])
 
 
 def _conditions(found: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -274,25 +304,10 @@ def route(frame: Frame, observed: Observed) -> Finding:
 
 
 def autoscaling(frame: Frame, observed: Observed) -> Finding:
-    """Whether the number of gateways follows the load."""
-    kind, name = ConditionType.AUTOSCALING, frame.name(Part.GATEWAY)
-    wants_keda = frame.spec.gateway.autoscaling.by is api.Autoscaler.KEDA
-    has_keda = objects.SCALED_OBJECT.kind in observed.apis
-    if wants_keda and has_keda:
-        child = observed.children.get(Name(objects.SCALED_OBJECT.kind, name))
-        ready_one = _conditions(child.status.get("conditions", ())).get("Ready", {}) if child else {}
-        if ready_one.get("status") == "True":
-            return _true(kind, "Keda", "KEDA chooses the number of gateways")
-        return _false(kind, "KedaNotReady", ready_one.get("message", "KEDA has not answered yet"))
-    if wants_keda:
-        return _false(kind, "KedaMissing", "KEDA is not installed; a HorizontalPodAutoscaler on CPU runs instead")
-    child = observed.children.get(Name("HorizontalPodAutoscaler", name))
-    conditions = _conditions(child.status.get("conditions", ())) if child else {}
-    for condition in ("AbleToScale", "ScalingActive"):
-        found = conditions.get(condition)
-        if found is None:
-            return _false(kind, "Pending", "the HorizontalPodAutoscaler has not looked yet")
-        if found["status"] != "True":
-            message = f"{found.get('message', '')}; the lowest number of gateways runs. Is metrics-server installed?"
-            return _false(kind, found.get("reason", condition), message)
-    return _true(kind, "Hpa", "a HorizontalPodAutoscaler on CPU chooses the number of gateways")
+    """Whether the numbers of gateways and of model servers follow the load."""
+    found = list(remarks(frame, observed))
+    failed = [one for one in found if not one.is_good]
+    words = "; ".join(one.message for one in failed or found)
+    if failed:
+        return _false(ConditionType.AUTOSCALING, failed[0].reason, words)
+    return _true(ConditionType.AUTOSCALING, found[0].reason, words)

@@ -78,6 +78,7 @@ class Reconciler:
         self._contention = Contention()
         self._memories: dict[FlowName, _Memory] = {}
         self._apis: frozenset[str] = frozenset()
+        self._runtimes: frozenset[str] = frozenset()
         self._may_work = asyncio.Event()
         self.last_look_s = now_s()
         """When a worker last came round; liveness looks at it."""
@@ -103,21 +104,30 @@ class Reconciler:
     async def discover(self) -> None:
         """Learn which optional APIs there are; flows are looked at again when that has changed."""
         found = await self._cluster.optional_kinds()
-        if found != self._apis:
-            log.info("apis_found", kinds=sorted(found))
-            self._apis = found
+        runtimes = await self._runtimes_of(found)
+        if (found, runtimes) != (self._apis, self._runtimes):
+            log.info("apis_found", kinds=sorted(found), runtimes=sorted(runtimes))
+            self._apis, self._runtimes = found, runtimes
             for flow in self.cache.flows():
                 self.queue.add(flow)
 
     async def load(self) -> None:
         """Read all children before the first look, so that it finds them instead of asking for each."""
         self._apis = await self._cluster.optional_kinds()
+        self._runtimes = await self._runtimes_of(self._apis)
         for kind in objects.CHILDREN:
             if kind.is_optional and kind.kind not in self._apis:
                 continue
             for namespace in self._namespaces or (None,):
                 async for body in self._cluster.all(kind, namespace, SELECTOR):
                     self._see(kind.kind, body)
+
+    async def _runtimes_of(self, apis: frozenset[str]) -> frozenset[str]:
+        """KServe's runtimes. Where they cannot be read those of before: another choice starts all servers anew."""
+        if objects.SERVING_RUNTIME.kind not in apis:
+            return frozenset()
+        found = await self._cluster.serving_runtimes()
+        return self._runtimes if found is None else found
 
     def is_stuck(self, seconds: float) -> bool:
         """Whether flows wait and none has been looked at for so long."""
@@ -253,6 +263,7 @@ class Reconciler:
             children=children,
             references=self.cache.references(flow),
             apis=self._apis,
+            runtimes=self._runtimes,
             foreign=frozenset(memory.foreign),
             contests=self._contention.contests(flow, now_s),
             failures=dict(memory.failures),

@@ -26,6 +26,13 @@ def word_lists_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, ConfigMapKeyRef
         yield f"spec.moderation.wordLists[{number}]", ref
 
 
+def chat_templates_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, ConfigMapKeyRef]]:
+    """The chat templates that model servers read, by field."""
+    for role, model in (("llm", spec.models.llm), ("backup", spec.models.backup)):
+        if model is not None and model.kserve is not None and model.kserve.chat_template is not None:
+            yield f"spec.models.{role}.kserve.chatTemplate", model.kserve.chat_template
+
+
 def sources_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, Source]]:
     """Where knowledge and examples come from, by field."""
     for number, source in enumerate(spec.knowledge.sources):
@@ -38,12 +45,12 @@ def references_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, Name, tuple[str
     """Every ConfigMap and Secret that a flow reads: (field, object, keys that it must have)."""
     external = spec.state.redis.external
     if external is not None:
-        ref = external.url_secret_ref
-        yield "spec.state.redis.external.urlSecretRef", Name("Secret", ref.name), (ref.key,)
+        url = external.url_secret_ref
+        yield "spec.state.redis.external.urlSecretRef", Name("Secret", url.name), (url.key,)
     for field, secret in secrets_of(spec):
         yield field, Name("Secret", secret.name), (secret.key,)
-    for field, words in word_lists_of(spec):
-        yield field, Name("ConfigMap", words.name), (words.key,)
+    for field, ref in (*word_lists_of(spec), *chat_templates_of(spec)):
+        yield field, Name("ConfigMap", ref.name), (ref.key,)
     for field, source in sources_of(spec):
         if source.config_map is not None:
             yield f"{field}.configMap", Name("ConfigMap", source.config_map.name), tuple(source.config_map.keys)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-DEFAULT_IMAGES = {"RUNTIME": "chatflow/runtime", "BUILDER": "chatflow/builder", "REDIS": "redis:7-bookworm"}
+DEFAULT_IMAGES = {
+    "RUNTIME": "chatflow/runtime",
+    "BUILDER": "chatflow/builder",
+    "REDIS": "redis:7-bookworm",
+    "INTENT": "chatflow/intent",
+    "WARMUP": "chatflow/warm-up",
+    "VLLM": "vllm/vllm-openai:v0.32.0",
+}
 
 
 class SettingsInvalid(Exception):
@@ -20,8 +27,12 @@ class Images:
     runtime: str
     builder: str
     redis: str
-    warm_up: str | None = None
-    """The sidecar that warms model servers; without it they are ready when they say so themselves."""
+    intent: str
+    """The intent server."""
+    warm_up: str
+    """The sidecar that warms language models."""
+    vllm: str
+    """vLLM, for clusters whose KServe brings no runtime for it."""
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
 
@@ -90,12 +101,16 @@ def _choice(environ: Mapping[str, str], name: str, values: tuple[str, ...]) -> s
 
 
 def _images(environ: Mapping[str, str]) -> Images:
-    runtime, builder, redis = (_text(environ, f"{name}_IMAGE") or default for name, default in DEFAULT_IMAGES.items())
+    runtime, builder, redis, intent, warm_up, vllm = (
+        _text(environ, f"{name}_IMAGE") or default for name, default in DEFAULT_IMAGES.items()
+    )
     return Images(
         runtime=runtime,
         builder=builder,
         redis=redis,
-        warm_up=_text(environ, "WARMUP_IMAGE"),
+        intent=intent,
+        warm_up=warm_up,
+        vllm=vllm,
         pull_policy=_choice(environ, "PULL_POLICY", ("IfNotPresent", "Always", "Never")),
         pull_secrets=_names(environ, "PULL_SECRETS"),
     )

@@ -37,6 +37,7 @@ class FakeCluster:
         self.writes: list[str] = []
         self.fault = fault
         self.apis = ALL_APIS
+        self.runtimes: frozenset[str] | None = frozenset({"kserve-vllmserver"})
         self.time = "2026-11-23T09:00:00Z"
         self._calls = itertools.count(1)
         self._versions = itertools.count(100)
@@ -125,6 +126,10 @@ class FakeCluster:
     async def optional_kinds(self) -> frozenset[str]:
         self._begin()
         return self.apis
+
+    async def serving_runtimes(self) -> frozenset[str] | None:
+        self._begin()
+        return self.runtimes
 
     async def termination_message(self, namespace: str, job: str) -> str:  # noqa: ARG002
         self._begin()

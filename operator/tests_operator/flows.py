@@ -16,6 +16,8 @@ IMAGES = Images(
     runtime="example.com/runtime:1",
     builder="example.com/builder:1",
     redis="example.com/redis:7",
+    intent="example.com/intent:1",
+    vllm="example.com/vllm:1",
     warm_up="example.com/warm-up:1",
     pull_secrets=("registry",),
 )
@@ -55,9 +57,15 @@ FULL: Manifest = {
         "llm": {
             "kserve": {
                 "storageUri": "hf://Qwen/Qwen3-8B",
-                "runtime": "kserve-vllmserver",
-                "args": ["--max-model-len=8192"],
+                "maxModelLen": 8192,
+                "chatTemplate": {"name": "templates", "key": "chat.jinja"},
+                "adapters": [{"name": "polite", "storageUri": "hf://example/polite"}],
+                "adapter": "polite",
+                "args": ["--quantization=fp8"],
                 "replicas": {"min": 1, "max": 4},
+                "cacheClaim": "compiled",
+                "nodeSelector": {"gpu": "l4"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
                 "serviceAccountName": "hugging-face",
             }
         },
@@ -71,6 +79,7 @@ FULL: Manifest = {
     },
     "moderation": {"wordLists": [{"name": "words", "key": "words.txt"}]},
     "storage": {"accessMode": "ReadWriteMany", "size": "4Gi"},
+    "observability": {"prometheus": {"url": "http://prometheus.monitoring.svc:9090"}},
 }
 SMALL: Manifest = {"locale": "en", "state": {"redis": {"managed": {"replicas": 1}}}}
 EXTERNAL: Manifest = {
@@ -80,6 +89,7 @@ EXTERNAL: Manifest = {
 REFERENCES = {
     Name("ConfigMap", "faq"): {"faq.yaml": "aaaa"},
     Name("ConfigMap", "words"): {"words.txt": "bbbb"},
+    Name("ConfigMap", "templates"): {"chat.jinja": "ffff"},
     Name("Secret", "orders"): {"token": "cccc"},
     Name("Secret", "backup"): {"key": "dddd"},
     Name("Secret", "state"): {"url": "eeee"},

@@ -420,6 +420,22 @@ async def test_a_secret_without_its_label_is_found_once_and_left_as_it_is() -> N
     assert world.cluster.writes == written
 
 
+async def test_a_list_of_runtimes_that_fails_moves_no_model_to_another_runtime() -> None:
+    def runtime() -> str:
+        found = world.children()[Name("InferenceService", "shop-llm")]
+        return str(found["spec"]["predictor"]["model"]["runtime"])
+
+    world = World(FULL)
+    await world.settle()
+    assert runtime() == "kserve-vllmserver"
+    world.cluster.runtimes = None
+    await world.settle()
+    assert runtime() == "kserve-vllmserver"
+    world.cluster.runtimes = frozenset()
+    await world.settle()
+    assert runtime() == "shop-llm"
+
+
 async def test_an_operator_that_is_held_looks_at_nothing_and_reads_all_anew_when_it_may_go_on() -> None:
     looked = asyncio.Event()
     world = World(SMALL, lambda *_: looked.set())

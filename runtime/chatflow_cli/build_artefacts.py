@@ -32,7 +32,8 @@ from pydantic import ValidationError  # noqa: E402
 
 from chatflow_cli.local.artefact_store import ArtefactStore, Pair  # noqa: E402
 from chatflow_cli.local.build_request import BuildRequest  # noqa: E402
-from chatflow_cli.local.content import ContentFile, ContentMissing, Example, read_examples, source_files  # noqa: E402
+from chatflow_cli.local.content import ContentFile, ContentMissing, source_files  # noqa: E402
+from chatflow_cli.local.example_files import Example, read_examples  # noqa: E402
 from chatflow_cli.local.objects import Data  # noqa: E402
 from chatflow_cli.local.references import Content  # noqa: E402
 
@@ -126,7 +127,10 @@ class Job:
         for name, texts in intent.examples.items():
             content.examples += [Example(text, name, "models.intent.examples") for text in texts]
         sources = list(files(intent.example_sources, "spec.models.intent.exampleSources"))
-        content.examples += read_examples(sources, problems)
+        remarks: list[str] = []
+        content.examples += read_examples(sources, problems, remarks)
+        for remark in remarks:
+            _say(remark)
         if problems:
             raise Unusable(*problems)
         return content

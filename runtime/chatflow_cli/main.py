@@ -9,10 +9,12 @@ import click
 COMMANDS = {
     "validate": "Check manifests and what they refer to.",
     "render": "Print what the operator would apply.",
+    "simulate": "Replay a load profile against the autoscaling of a model.",
     "status": "Show a flow on a cluster.",
     "up": "Run a manifest on this machine.",
     "ask": "Ask one question and show the answer.",
     "chat": "Chat in the terminal.",
+    "train": "Train the intent model, test it against the current one, report.",
     "evaluate": "Measure a manifest with labelled questions.",
 }
 

@@ -38,7 +38,16 @@ PASSWORD = "generated when it is applied"  # noqa: S105  What stands in its plac
 @click.option("--runtime-image", default=DEFAULT_IMAGES["RUNTIME"], show_default=True, help="As in the chart's values.")
 @click.option("--builder-image", default=DEFAULT_IMAGES["BUILDER"], show_default=True, help="As in the chart's values.")
 @click.option("--redis-image", default=DEFAULT_IMAGES["REDIS"], show_default=True, help="As in the chart's values.")
-@click.option("--warm-up-image", help="As in the chart's values.  [none]")
+@click.option("--intent-image", default=DEFAULT_IMAGES["INTENT"], show_default=True, help="As in the chart's values.")
+@click.option("--warm-up-image", default=DEFAULT_IMAGES["WARMUP"], show_default=True, help="As in the chart's values.")
+@click.option("--vllm-image", default=DEFAULT_IMAGES["VLLM"], show_default=True, help="As in the chart's values.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    default=("kserve-vllmserver",),
+    help="A ClusterServingRuntime that the cluster has; repeat it.  [kserve-vllmserver]",
+)
 @click.option("--pull-policy", default="IfNotPresent", show_default=True, help="As in the chart's values.")
 @click.option("--pull-secret", "pull_secrets", multiple=True, help="As in the chart's values; repeat it.  [none]")
 @click.option("--prometheus-namespace", help="As in the chart's values.  [none]")
@@ -50,7 +59,10 @@ def command(
     runtime_image: str,
     builder_image: str,
     redis_image: str,
-    warm_up_image: str | None,
+    intent_image: str,
+    warm_up_image: str,
+    vllm_image: str,
+    runtimes: tuple[str, ...],
     pull_policy: str,
     pull_secrets: tuple[str, ...],
     prometheus_namespace: str | None,
@@ -63,11 +75,18 @@ def command(
     """
     files = load(file)
     flow = _placed(files.flow, namespace, uid)
-    images = Images(runtime_image, builder_image, redis_image, warm_up_image, pull_policy, pull_secrets)
+    images = Images(
+        runtime_image, builder_image, redis_image, intent_image, warm_up_image, vllm_image, pull_policy, pull_secrets
+    )
     apis = frozenset(kind for name, kind in OPTIONAL.items() if name not in absent)
-    observed = Observed(references=dict(_references(flow.spec, files.objects)), apis=apis)
+    observed = Observed(
+        references=dict(_references(flow.spec, files.objects)),
+        apis=apis,
+        runtimes=frozenset(runtimes),
+        password=PASSWORD,
+    )
     frame = frame_of(flow, observed, Environment(images, prometheus_namespace))
-    manifests = [planned.manifest for planned in wanted_objects(frame, apis, PASSWORD)]
+    manifests = [planned.manifest for planned in wanted_objects(frame, observed)]
     click.echo(yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)
 
 

@@ -13,10 +13,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import aiohttp
 import structlog
 import uvicorn
+from chatflow_api.runtime_config import RuntimeConfig
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
@@ -24,13 +26,17 @@ from chatflow_runtime.adapters.artefacts import ArtefactFolder, Artefacts, Follo
 from chatflow_runtime.adapters.business_api import BusinessApi
 from chatflow_runtime.adapters.classification import InProcessClassifier
 from chatflow_runtime.adapters.http_session import open_session
-from chatflow_runtime.adapters.knowledge import KnowledgeIndex, KnowledgeRetriever
+from chatflow_runtime.adapters.knowledge import PROBE, KnowledgeIndex, KnowledgeRetriever
 from chatflow_runtime.adapters.openai_chat import OpenAIChat
 from chatflow_runtime.adapters.record_files import RecordFiles
+from chatflow_runtime.adapters.remote_classification import Probe, RemoteClassifier
+from chatflow_runtime.adapters.word_lists import WordLists, follow
 from chatflow_runtime.answerers.cached import AnswerCache
+from chatflow_runtime.answerers.demand import Demand
 from chatflow_runtime.answerers.dispatch import Dispatcher
+from chatflow_runtime.answerers.guard import Guards
 from chatflow_runtime.answerers.models import ModelLadder
-from chatflow_runtime.domain.moderation import Moderator, parse_words
+from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.reply import Origin
 from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
@@ -68,14 +74,21 @@ ADMIN_DRAIN_S = 1
 class Brain:
     """What changes while a gateway runs: classifier and retriever, swapped together. Knows nothing at first."""
 
-    classifier: InProcessClassifier = field(default_factory=lambda: InProcessClassifier(None))
+    classifier: InProcessClassifier | RemoteClassifier = field(default_factory=lambda: InProcessClassifier(None))
     retriever: KnowledgeRetriever = field(default_factory=lambda: KnowledgeRetriever(KnowledgeIndex.empty()))
     titles: list[str] = field(default_factory=list)
     """A question of the knowledge in use, for the warm turn."""
 
     def swap(self, artefacts: Artefacts) -> None:
         """Use other artefacts from the next turn on."""
-        self.classifier.swap(artefacts.intent)
+        match self.classifier:
+            case InProcessClassifier():
+                self.classifier.swap(artefacts.intent)
+            case RemoteClassifier():
+                vector = artefacts.index.probe
+                self.classifier.swap(None if vector is None else Probe(PROBE, vector))
+            case _:
+                assert_never(self.classifier)
         self.retriever.swap(artefacts.index)
         self.titles[:] = [entry.title for entry in artefacts.index.entries[:1]]
 
@@ -85,16 +98,20 @@ async def run_gateway(settings: Settings) -> None:
     stop = _stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()
-    brain = Brain()
-    follower = Follower(ArtefactFolder(settings.artefacts_dir), brain.swap)
+    server = settings.config.intent.server
     async with contextlib.AsyncExitStack() as parts:
-        admin = create_admin_app(health, registry)
+        guards = Guards.by(settings.config.degradation.breaker, metrics)
+        admin = create_admin_app(health, registry, guards.snapshots)
         await parts.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
-        await parts.enter_async_context(_background(follower.run(), stop))
         session = await parts.enter_async_context(open_session(settings.host_aliases))
+        brain = Brain() if server is None else Brain(RemoteClassifier(server, session, metrics, guards.of("intent")))
+        follower = Follower(ArtefactFolder(settings.artefacts_dir, has_models=server is None), brain.swap)
+        await parts.enter_async_context(_background(follower.run(), stop))
         models = _models(settings, session)
-        runner = await _runner(settings, brain, models, session, metrics, parts)
-        if not await _unless(stop, _started(settings, health, _needs(follower, runner, models), _warm(runner, brain))):
+        runner = await _runner(settings, brain, models, session, guards, parts, stop)
+        if not await _unless(
+            stop, _started(settings, health, _needs(settings, follower, runner, brain, models), _warm(runner, brain))
+        ):
             return
         app = create_app(settings.config, runner, runner.store, metrics, CLOCK, health)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
@@ -111,13 +128,19 @@ async def run_gateway(settings: Settings) -> None:
         log.info("gateway_draining", backlog=runner.backlog)
 
 
-def _needs(follower: Follower, runner: TurnRunner, models: Mapping[Origin, OpenAIChat]) -> list[Need]:
-    """What a gateway waits for, before its warm turn."""
-    return [
-        Need("artefacts", follower.check),
-        Need("Redis", runner.store.ping),
-        *(Need(f"language model {origin}", model.check) for origin, model in models.items()),
-    ]
+def _needs(
+    settings: Settings, follower: Follower, runner: TurnRunner, brain: Brain, models: Mapping[Origin, OpenAIChat]
+) -> list[Need]:
+    """What a gateway waits for, before its warm turn. A model that may sleep wakes only once it is asked."""
+    config = {Origin.LLM: settings.config.llm, Origin.BACKUP: settings.config.backup}
+    needs = [Need("artefacts", follower.check), Need("Redis", runner.store.ping)]
+    if isinstance(brain.classifier, RemoteClassifier):
+        needs.append(Need("intent server", brain.classifier.check))
+    for origin, model in models.items():
+        described = config[origin]
+        if described is not None and not described.may_sleep:
+            needs.append(Need(f"language model {origin}", model.check))
+    return needs
 
 
 async def _started(settings: Settings, health: Health, needs: Sequence[Need], warm: Need) -> None:
@@ -205,23 +228,30 @@ async def _runner(
     brain: Brain,
     models: Mapping[Origin, OpenAIChat],
     session: aiohttp.ClientSession,
-    metrics: Metrics,
+    guards: Guards,
     parts: contextlib.AsyncExitStack,
+    stop: asyncio.Event,
 ) -> TurnRunner:
-    config = settings.config
+    config, metrics = settings.config, guards.metrics
     texts = texts_for(config)
     rules = StateRules.of(config.state, config.dialogue.while_busy)
     store = await _store(settings, rules, parts)
-    moderator = Moderator.build(
-        _listed_words(settings), config.moderation.allow, config.moderation.action, texts.refusal
-    )
+    moderation, lists = config.moderation, WordLists(settings.configmaps_dir, config.moderation.word_lists)
+
+    def made_of(words: Sequence[str]) -> Moderator:
+        return Moderator.build(words, moderation.allow, moderation.action, texts.refusal)
+
+    words = lists.read()
+    moderator = made_of(words)
+    if lists.paths:
+        await parts.enter_async_context(_background(follow(lists, words, moderator, made_of), stop))
     secrets = {action.name: settings.secret(action.secret) for action in config.dialogue.actions}
     dispatcher = Dispatcher(
         config=config,
         rules=Rules.of(config),
         texts=texts,
         retriever=brain.retriever,
-        models=ModelLadder(models, moderator, metrics, texts.broken_off),
+        models=ModelLadder(models, moderator, metrics, texts.broken_off, guards, _demands(config, metrics)),
         actions=BusinessApi(config.dialogue, session, secrets),
         cache=AnswerCache(config.knowledge.cache_entries, config.knowledge.cache_ttl_s, CLOCK.monotonic_s),
         metrics=metrics,
@@ -233,15 +263,13 @@ async def _runner(
     return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
 
 
-def _listed_words(settings: Settings) -> list[str]:
-    words: list[str] = []
-    for path in settings.config.moderation.word_lists:
-        file = settings.configmaps_dir / path
-        try:
-            words += parse_words(file.read_text(encoding="utf-8"), path)
-        except OSError as error:
-            raise SettingsInvalid(f"word list {path}: cannot read {file} ({error.strerror})") from error
-    return words
+def _demands(config: RuntimeConfig, metrics: Metrics) -> dict[Origin, Demand]:
+    """The demand for each model, told to the metrics from now on."""
+    configured = ((Origin.LLM, config.llm), (Origin.BACKUP, config.backup))
+    demands = {origin: Demand(origin, model.hold_s) for origin, model in configured if model is not None}
+    for origin, demand in demands.items():
+        metrics.watch_demand(origin, demand.turns)
+    return demands
 
 
 def _owners() -> Callable[[], str]:

@@ -12,9 +12,12 @@ ChatFlowError
 ├── Shed                      too busy for a new conversation
 ├── ModelError
 │   ├── ModelUnavailable      refused, broken, or an error status
+│   │   ├── ModelAbsent       no server of it runs just now
+│   │   └── PromptRefused     it will not answer this very prompt
 │   ├── FirstTokenLate        no first token before the deadline
 │   ├── TokenGapTooLong       silence between two tokens
 │   └── AnswerTooLong         the whole answer took too long
+├── ClassifierUnavailable     the intent server does not answer
 ├── ActionFailed              a business API failed or was late
 ├── WordListInvalid           a moderation word list cannot be used
 ├── SourcesInvalid            files of the knowledge base cannot be read
@@ -104,6 +107,18 @@ class ModelUnavailable(ModelError):
     code = "model_unavailable"
 
 
+class ModelAbsent(ModelUnavailable):
+    """No server of the model runs just now: nobody takes connections, or a proxy says so."""
+
+    code = "model_absent"
+
+
+class PromptRefused(ModelUnavailable):
+    """The model's server is well, and will not answer this very prompt: too long for it, most likely."""
+
+    code = "prompt_refused"
+
+
 class FirstTokenLate(ModelError):
     """No first token arrived before the deadline."""
 
@@ -120,6 +135,13 @@ class AnswerTooLong(ModelError):
     """The model was still answering when the time for a whole answer was over."""
 
     code = "answer_too_long"
+
+
+class ClassifierUnavailable(ChatFlowError):
+    """The intent server does not answer, or not yet."""
+
+    code = "classifier_unavailable"
+    is_retryable = True
 
 
 class ActionFailed(ChatFlowError):

@@ -1,4 +1,5 @@
-"""Structured logs: an event name plus fields, as JSON lines or, for a person's eyes, as coloured text."""
+"""Structured logs: an event name plus fields, as JSON lines or, for a person's eyes, as coloured text. Without personal
+data: user ids, texts of errors and whatever else is logged may hold some."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import logging
 import sys
 
 import structlog
+
+from chatflow_runtime.domain.personal_data import without_personal_data
 
 
 def configure(log_format: str, role: str) -> None:
@@ -15,6 +18,7 @@ def configure(log_format: str, role: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        _cleared,
     ]
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
@@ -39,3 +43,8 @@ def configure(log_format: str, role: str) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _cleared(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A processor."""
+    return {key: without_personal_data(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -8,15 +8,17 @@ small.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import accumulate
 
+from chatflow_api.names import METRIC_FIRST_TOKENS, METRIC_MODEL_WAITING, METRIC_TURNS_IN_FLIGHT
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from chatflow_runtime.domain.breaker import Snapshot, State
 from chatflow_runtime.domain.ladder import RUNG_OF
 from chatflow_runtime.domain.reply import Origin, Reply, Usage
 
@@ -50,6 +52,22 @@ class Classified(StrEnum):
     SURE = "sure"
     """In scope, and above the manifest's confidence."""
     UNSURE = "unsure"
+    MISSED = "missed"
+    """None came: the intent server was late or failed."""
+
+
+class Fault(StrEnum):
+    """Why a question goes without a classification of the intent server, or without its embedding."""
+
+    LATE = "late"
+    FAILED = "failed"
+    """Not reached, an error, or an answer that cannot be read."""
+    OVERLOADED = "overloaded"
+    """It had too much to do, or the gateway itself."""
+    LEFT_ALONE = "left_alone"
+    """Not asked: its breaker is open."""
+    MISMATCH = "mismatch"
+    """Classified, but the embedding is of another encoder than the index's: retrieval goes by words."""
 
 
 CLIENT_LEFT = "client_left"
@@ -137,7 +155,7 @@ class Metrics:
             ("channel", "code"),
         )
         self._turns_in_flight = 0
-        in_flight = Gauge("chatflow_turns_in_flight", "Messages being answered or waiting.", registry=registry)
+        in_flight = Gauge(METRIC_TURNS_IN_FLIGHT, "Messages being answered or waiting.", registry=registry)
         in_flight.set_function(lambda: self._turns_in_flight)
         self._shed = Tally(registry, "chatflow_shed", "New conversations turned away under load.")
         self._claims_lost = Tally(
@@ -150,7 +168,7 @@ class Metrics:
         )
         self._first_token = Spread(
             registry,
-            "chatflow_first_token_seconds",
+            METRIC_FIRST_TOKENS,
             "From asking a language model to its first token.",
             MODEL_BUCKETS_S,
             ("origin",),
@@ -168,6 +186,30 @@ class Metrics:
             "chatflow_classification_seconds",
             "Time a turn waited for its classification.",
             CLASSIFICATION_BUCKETS_S,
+        )
+        self._faults = Tally(
+            registry,
+            "chatflow_intent_faults",
+            "Questions that the intent server did not classify, or without a usable embedding.",
+            ("reason",),
+        )
+        self._waiting = Gauge(
+            METRIC_MODEL_WAITING,
+            "Turns that want a language model now, also while none of its servers runs.",
+            ("role",),
+            registry=registry,
+        )
+        self._breakers = Gauge(
+            "chatflow_breaker_state",
+            "1 for the state that a backend's circuit breaker is in.",
+            ("backend", "state"),
+            registry=registry,
+        )
+        self._breaker_openings = Tally(
+            registry, "chatflow_breaker_openings", "Times that a backend was left alone.", ("backend",)
+        )
+        self._breaker_refused = Tally(
+            registry, "chatflow_breaker_refused", "Calls that were not made meanwhile.", ("backend",)
         )
         self._cache = Tally(registry, "chatflow_answer_cache", "Look-ups in the answer cache.", ("result",))
 
@@ -228,6 +270,29 @@ class Metrics:
         """A classification came, or was given up."""
         self._classifications.add(outcome)
         self._classification_seconds.add(seconds)
+
+    def intent_fault(self, fault: Fault) -> None:
+        """The intent server did not do its part for a question."""
+        self._faults.add(fault)
+
+    def watch_demand(self, origin: Origin, turns: Callable[[], float]) -> None:
+        """Read from now on how many turns want a model."""
+        self._waiting.labels(origin.value).set_function(turns)
+
+    def watch_breaker(self, backend: str, snapshot: Callable[[], Snapshot]) -> None:
+        """Read a breaker's state from now on."""
+        for state in State:
+            self._breakers.labels(backend, state.value).set_function(
+                lambda state=state: float(snapshot().state is state)  # type: ignore[misc]  # Bound now, not later.
+            )
+
+    def breaker_opened(self, backend: str) -> None:
+        """A backend is left alone from now on."""
+        self._breaker_openings.add(backend)
+
+    def breaker_refused(self, backend: str) -> None:
+        """A call was not made."""
+        self._breaker_refused.add(backend)
 
     def cache_lookup(self, *, is_hit: bool) -> None:
         """The answer cache was asked."""

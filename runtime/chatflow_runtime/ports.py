@@ -29,10 +29,16 @@ class Classification(msgspec.Struct, frozen=True):
     is_in_scope: bool
     alternatives: tuple[tuple[str, float], ...] = ()
     embedding: Vector | None = None
+    version: str | None = None
+    """Of the model that says so, where several may answer; None: the classifier's own."""
+    is_missed: bool = False
+    """Stands for one that did not come in time: what is answered on it is not kept for others."""
 
 
 UNKNOWN = Classification(intent=None, confidence=0.0, is_in_scope=False)
 """The classification of a flow without intents."""
+MISSED = Classification(intent=None, confidence=0.0, is_in_scope=False, is_missed=True)
+"""Routed as UNKNOWN is: retrieval decides alone."""
 
 
 class Classifier(Protocol):

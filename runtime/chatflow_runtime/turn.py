@@ -142,7 +142,7 @@ class TurnRunner:
                 assert_never(loaded)
 
     async def _question(self, turn: Turn, is_refused: bool) -> Question:
-        revision = f"{self.classifier.version}/{self.dispatcher.retriever.revision}"
+        revision = self._revision(self.classifier.version)
         question = Question(turn.uid, turn.message_id, turn.text, revision, UNKNOWN, is_refused=is_refused)
         if is_refused:
             return question
@@ -150,16 +150,28 @@ class TurnRunner:
         self.metrics.cache_lookup(is_hit=cached is not None)
         if cached is not None:
             return replace(question, cached=cached)
-        return replace(question, classification=await self._classify(turn.text))
+        found = await self._classify(turn.text)
+        if found.is_missed:
+            return replace(question, classification=found, revision=None)
+        if found.version is not None:
+            revision = self._revision(found.version)
+        return replace(question, classification=found, revision=revision)
+
+    def _revision(self, model: str) -> str:
+        return f"{model}/{self.dispatcher.retriever.revision}"
 
     async def _classify(self, text: str) -> Classification:
         began_s = self.dispatcher.clock.monotonic_s()
         found = await self.classifier.classify(text)
         if found is not UNKNOWN:
-            is_sure = found.is_in_scope and found.confidence > self.dispatcher.rules.confidence
-            outcome = Classified.SURE if is_sure else Classified.UNSURE
-            self.metrics.classified(outcome, self.dispatcher.clock.monotonic_s() - began_s)
+            self.metrics.classified(self._outcome(found), self.dispatcher.clock.monotonic_s() - began_s)
         return found
+
+    def _outcome(self, found: Classification) -> Classified:
+        if found.is_missed:
+            return Classified.MISSED
+        is_sure = found.is_in_scope and found.confidence > self.dispatcher.rules.confidence
+        return Classified.SURE if is_sure else Classified.UNSURE
 
     async def _wait(self, turn: Turn) -> Loaded:
         """Load again at each wake-up until the message is answered, claimed or refused, or the patience ends."""

@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
+from chatflow_api.names import METRIC_MODEL_WAITING
 from chatflow_api.runtime_config import derive
 from chatflow_cli.local.artefact_store import ArtefactStore
 from chatflow_cli.local.build import Build
@@ -22,6 +24,7 @@ from chatflow_cli.local.manifest_file import load
 from chatflow_cli.local.preparation import Options, prepare
 from chatflow_cli.local.sockets import free_port
 from chatflow_cli.local.state_server import StateServer
+from tests_runtime.planted_intent_server import Status, planted_intent_server
 
 WITHIN_S = 90.0
 
@@ -64,7 +67,7 @@ class Pod:
 
 
 @asynccontextmanager
-async def gateway(flow: Path, root: Path, deadline_s: float) -> AsyncIterator[Pod]:
+async def gateway(flow: Path, root: Path, deadline_s: float, aliases: str = "") -> AsyncIterator[Pod]:
     port, admin = free_port(), free_port()
     (root / "config.json").write_text(derive(load(flow).flow).model_dump_json())
     environment = {
@@ -74,6 +77,7 @@ async def gateway(flow: Path, root: Path, deadline_s: float) -> AsyncIterator[Po
         "CHATFLOW_PORT": str(port),
         "CHATFLOW_ADMIN_PORT": str(admin),
         "CHATFLOW_STARTUP_DEADLINE_S": str(deadline_s),
+        "CHATFLOW_HOST_ALIASES": aliases,
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "chatflow_runtime", "--role", "gateway"), env={**os.environ, **environment}
@@ -125,6 +129,54 @@ def _counted(metrics: str) -> float:
     """How many texts an intent model has classified."""
     lines = [line for line in metrics.splitlines() if line.startswith("chatflow_classifications_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+SERVED = """\
+  models:
+    llm: {kserve: {storageUri: "pvc://models/qwen", replicas: {min: 0, max: 2}}}
+    intent:
+      kserve: {storageUri: "pvc://tiny-data/artefacts"}
+      deadline: 5s
+"""
+
+
+@pytest.fixture
+def served(tiny: Path) -> Path:
+    """The tiny flow with models that KServe serves."""
+    text = tiny.read_text(encoding="utf-8")
+    tiny.write_text(text.replace("  models:\n    intent:\n", SERVED), encoding="utf-8")
+    return tiny
+
+
+async def test_a_gateway_asks_the_models_that_kserve_serves_also_one_that_sleeps(served: Path, tmp_path: Path) -> None:
+    prepared = prepare(Options(file=served))
+    assert prepared.served.intent.server is None
+    store = ArtefactStore(tmp_path / "artefacts")
+    built = Build(BuildRequest.of(prepared.config, prepared.content), store.path, lambda _: None).first(None)
+    assert built is not None
+    # No such model lies on the volume, and the gateway does not look for it.
+    store.put_in_force(replace(built, intent="0123456789abcdef"))
+    redis = await StateServer.start(tmp_path / "redis", Console(is_quiet=True), is_durable=False)
+    try:
+        async with planted_intent_server("tiny-intent") as intents:
+            intent_host = f"tiny-intent-predictor.default.svc=127.0.0.1:{intents.port}"
+            aliases = f"{intent_host},tiny-llm-predictor.default.svc=127.0.0.1:{free_port()}"
+            async with gateway(served, tmp_path, 3600.0, aliases) as pod:
+                # At once: the server that sleeps is not waited for.
+                await pod.until("/readyz", lambda status, _: status == 200)
+                asked = "How many days for a refund"
+                reply = await pod.ask(asked)
+                assert (reply["origin"], reply["intent"]) == ("knowledge", asked)
+                reply = await pod.ask("What is your mascot?")
+                assert (reply["origin"], reply["retry_after_s"]) == ("static", 30)
+                intents.faults.append(Status(500))
+                reply = await pod.ask("How many days for shipping")
+                assert (reply["origin"], reply["intent"]) == ("knowledge", None)
+                metrics = (await pod.health("/metrics"))[1]
+                assert f'{METRIC_MODEL_WAITING}{{role="llm"}} 1.0' in metrics
+                assert 'chatflow_intent_faults_total{reason="failed"} 1.0' in metrics
+    finally:
+        await redis.stop()
 
 
 async def test_a_gateway_that_is_told_to_end_while_it_waits_ends(tiny: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chatflow_models.intent import NoEncoder
+from chatflow_models.intent import NoEncoder, normalise
 from chatflow_runtime.adapters.knowledge import (
+    PROBE,
     Entry,
     Knowledge,
     KnowledgeIndex,
@@ -66,7 +67,15 @@ def test_an_index_survives_the_disk(tmp_path: Path, encoder: HashedEncoder | Non
     assert built.folder == tmp_path / built.version
     assert (built.counts.entries, built.counts.variants, built.counts.vectors) == (3, 3, 6 if encoder else 0)
     assert index.dimension == (DIMENSION if encoder else None)
+    assert (index.probe is None) == (encoder is None)
+    if encoder is not None and index.probe is not None:
+        assert index.probe == pytest.approx(encoder.encode([PROBE])[0])
     assert found(index, "my refund")[0] == "e0"
+
+
+def test_the_probe_reads_the_same_to_every_encoder() -> None:
+    # An intent server normalises what it is asked; the index's builder takes the probe as it is.
+    assert normalise(PROBE) == PROBE
 
 
 def test_the_version_depends_on_content_and_encoder_and_the_same_content_is_not_written_again(tmp_path: Path) -> None:
@@ -122,8 +131,8 @@ def test_a_damaged_index_is_refused_by_name_and_built_anew(tmp_path: Path, name:
 def test_a_newer_schema_is_refused_with_both_numbers(tmp_path: Path) -> None:
     folder = build_index(SMALL, None, tmp_path).folder
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema": 2', '"schema": 3'))
-    with pytest.raises(ArtefactInvalid, match="schema is 3, this release reads 2"):
+    manifest.write_text(manifest.read_text().replace('"schema": 3', '"schema": 4'))
+    with pytest.raises(ArtefactInvalid, match="schema is 4, this release reads 3"):
         KnowledgeIndex.load(folder)
 
 

@@ -55,6 +55,8 @@ def _cut(text: str, cuts: list[int]) -> list[str]:
         pytest.param("wire transfer", "a wire \n transfer", "a ***************", id="any white space is a space"),
         pytest.param("110", "打110 1100", "打*** 1100", id="digits are words"),
         pytest.param("ff", "o ﬀ x", "o * x", id="a ligature is covered whole"),
+        pytest.param("casino", "саsіnо СΑSΙΝΟ", "****** СΑSΙΝΟ", id="Cyrillic and Greek letters hide nothing"),
+        pytest.param("мошенник", "МОШЕННИК, мошенник", "********, ********", id="words of other scripts are found"),
     ],
 )
 def test_a_listed_word_is_found_and_covered(word: str, text: str, masked: str) -> None:

@@ -19,7 +19,14 @@ from chatflow_runtime.adapters.http_session import open_session
 from chatflow_runtime.adapters.openai_chat import OpenAIChat
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Usage
-from chatflow_runtime.errors import AnswerTooLong, FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
+from chatflow_runtime.errors import (
+    AnswerTooLong,
+    FirstTokenLate,
+    ModelAbsent,
+    ModelError,
+    ModelUnavailable,
+    TokenGapTooLong,
+)
 from chatflow_runtime.ports import Delta
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import TypeAdapter
@@ -58,6 +65,7 @@ def _model(
     first_token_s: float = 30.0,
     gap_s: float = 30.0,
     answer_s: float = 60.0,
+    keeps_connections: bool | None = None,
 ) -> OpenAIChat:
     config = LanguageModelConfig(
         base_url=base_url,
@@ -66,12 +74,14 @@ def _model(
         first_token_deadline_s=first_token_s,
         token_gap_deadline_s=gap_s,
         answer_deadline_s=answer_s,
+        hold_s=0.0,
+        may_sleep=False,
         max_tokens=64,
         temperature=0.2,
         context_tokens=1024,
         prompt=None,
     )
-    return OpenAIChat(config, session, KEY, "llm")
+    return OpenAIChat(config, session, KEY, "llm", keeps_connections=keeps_connections)
 
 
 async def _answer(model: OpenAIChat) -> tuple[str, Usage | None]:
@@ -374,10 +384,20 @@ async def test_a_server_that_is_not_there_is_told(session: aiohttp.ClientSession
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     error = await _error(_model(session, f"http://127.0.0.1:{port}/v1"))
-    assert isinstance(error, ModelUnavailable)
+    assert isinstance(error, ModelAbsent)
     assert "cannot be reached" in str(error)
     error = await _error(_model(session, "http://no-such-host.invalid/v1"))
+    assert isinstance(error, ModelAbsent)
     assert "has a host name that cannot be resolved" in str(error)
+
+
+@pytest.mark.parametrize(("status", "is_absent"), [(503, True), (500, False), (429, False)])
+async def test_a_proxy_without_a_server_behind_it_says_so_by_its_status(
+    server: ScriptedOpenAI, session: aiohttp.ClientSession, status: int, is_absent: bool
+) -> None:
+    server.scripts.append(fails(status))
+    error = await _error(_model(session, server.base_url))
+    assert isinstance(error, ModelAbsent) is is_absent
 
 
 async def test_credentials_and_query_of_the_address_stay_out_of_errors(
@@ -390,11 +410,14 @@ async def test_credentials_and_query_of_the_address_stay_out_of_errors(
     assert "api-version" not in str(error)
 
 
-async def test_connections_are_used_again(server: ScriptedOpenAI, session: aiohttp.ClientSession) -> None:
-    model = _model(session, server.base_url)
+@pytest.mark.parametrize(("is_kept", "connections"), [(True, 1), (None, 3)])
+async def test_an_answer_has_its_own_connection_unless_they_are_kept(
+    server: ScriptedOpenAI, session: aiohttp.ClientSession, is_kept: bool | None, connections: int
+) -> None:
+    model = _model(session, server.base_url, keeps_connections=is_kept)
     for _ in range(3):
         await _answer(model)
-    assert len({request.peer for request in server.requests}) == 1
+    assert len({request.peer for request in server.requests}) == connections
 
 
 async def test_a_kept_connection_that_the_server_closes_is_replaced(session: aiohttp.ClientSession) -> None:
@@ -413,7 +436,8 @@ async def test_a_kept_connection_that_the_server_closes_is_replaced(session: aio
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as running:
-        model = _model(session, f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/v1")
+        base_url = f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/v1"
+        model = _model(session, base_url, keeps_connections=True)
         assert await _answer(model) == ("ok", None)
         assert await _answer(model) == ("ok", None)
         assert requests == [requests[0], requests[0], requests[2]]

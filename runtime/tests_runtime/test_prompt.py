@@ -53,6 +53,8 @@ def _model(context_tokens: int = 4096, max_tokens: int = 256, prompt: str | None
         first_token_deadline_s=1,
         token_gap_deadline_s=1,
         answer_deadline_s=60,
+        hold_s=0.0,
+        may_sleep=False,
         max_tokens=max_tokens,
         temperature=0,
         context_tokens=context_tokens,

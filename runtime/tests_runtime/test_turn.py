@@ -14,6 +14,7 @@ from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow, WhileBusy
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
+from chatflow_runtime.answerers.guard import Guards
 from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.moderation import Moderator
@@ -34,6 +35,7 @@ from chatflow_runtime.errors import (
 )
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import (
+    MISSED,
     ActionResult,
     Classification,
     Clock,
@@ -83,11 +85,14 @@ class Intents:
     version: str = "1"
     asked: list[str] = field(default_factory=list)
     is_broken: bool = False
+    is_late: bool = False
 
     async def classify(self, text: str) -> Classification:
         self.asked.append(text)
         if self.is_broken:
             raise ArtefactInvalid("the intent model cannot classify")
+        if self.is_late:
+            return MISSED
         for word, intent in (("退款", "refund"), ("订单", "order_status")):
             if word in text:
                 return Classification(intent, 0.97, is_in_scope=True)
@@ -185,7 +190,9 @@ class Bench:
             rules=Rules.of(self.config),
             texts=self.texts,
             retriever=OneEntry(),
-            models=ModelLadder(models if self.has_models else {}, moderator, metrics, self.texts.broken_off),
+            models=ModelLadder(
+                models if self.has_models else {}, moderator, metrics, self.texts.broken_off, Guards(metrics)
+            ),
             actions=self.orders,
             cache=AnswerCache(100, 300.0, clock.monotonic_s),
             metrics=metrics,
@@ -232,6 +239,14 @@ async def test_a_conversation_remembers_acts_cites_and_ends_with_a_rating() -> N
     kinds = [record.kind for number in range(256) for record in await bench.store.records(number, 10)]
     assert sorted(kinds) == ["labelling", "rating"]
     assert bench.orders.calls == [("status", "QH20250001"), ("status", "QH20250001")]
+
+
+async def test_what_is_kept_for_labelling_holds_no_personal_data() -> None:
+    bench = Bench()
+    await bench.say("吉祥物能打13800138000叫醒我吗")
+    (kept,) = [record for number in range(256) for record in await bench.store.records(number, 10)]
+    assert kept.fields["text"] == "吉祥物能打[phone]叫醒我吗"
+    assert any("13800138000" in message.content for message in bench.llm.prompts[0])
 
 
 async def test_the_model_is_shown_what_was_said_before() -> None:
@@ -394,6 +409,29 @@ async def test_a_number_that_led_nowhere_is_asked_for_again() -> None:
     await bench.say("帮我查订单")
     assert "QH20250009" in (await bench.say("QH20250009")).text
     assert (await bench.say("帮我查订单")).slot == "order"
+
+
+async def test_a_question_without_its_classification_goes_by_retrieval_and_leaves_nothing_behind() -> None:
+    bench = Bench(intents=Intents(is_late=True))
+    known = await bench.say("我的订单，退款多久到账")
+    assert (known.origin, known.intent) == (Origin.KNOWLEDGE, None)
+    assert (await bench.say("你们的吉祥物叫什么")).origin is Origin.LLM
+    assert not [record for number in range(256) for record in await bench.store.records(number, 10)]
+    bench.intents.is_late = False
+    # Kept, that answer would stand in the way of what the question is about.
+    assert (await bench.say("我的订单，退款多久到账")).intent == "refund"
+
+
+async def test_an_answer_is_kept_under_the_model_that_led_to_it() -> None:
+    class Replicas(Intents):
+        async def classify(self, text: str) -> Classification:
+            return msgspec.structs.replace(await super().classify(text), version="2")
+
+    bench = Bench(intents=Replicas())
+    await bench.say("退款多久到账")
+    assert (await bench.say("退款多久到账")).origin is Origin.KNOWLEDGE
+    bench.intents.version = "2"
+    assert (await bench.say("退款多久到账")).origin is Origin.CACHE
 
 
 async def test_a_classification_that_fails_leaves_no_claim_behind() -> None:

@@ -63,6 +63,29 @@ async def test_a_message_sent_twice_takes_effect_once_and_one_without_an_id_each
     assert len(await asyncio.to_thread(gateway.run, gateway.store.history(uid))) == 6
 
 
+@pytest.fixture
+def asleep(gateway: Gateway) -> Iterator[None]:
+    gateway.shop.is_asleep = True
+    yield
+    gateway.shop.is_asleep = False
+
+
+@pytest.mark.usefixtures("asleep")
+async def test_a_busy_reply_while_a_model_wakes_says_when_to_come_back(client: aiohttp.ClientSession) -> None:
+    question = "你们的吉祥物叫什么"
+    uid, completion = new_user(), {"model": "shop", "messages": [{"role": "user", "content": question}]}
+    async with client.post("/v1/chat", json={"uid": uid, "text": question}) as response:
+        reply = msgspec.json.decode(await response.read(), type=wire.ChatReply)
+        assert (response.status, response.headers["retry-after"]) == (200, "30")
+    assert (reply.origin, reply.retry_after_s) == (Origin.STATIC, 30)
+    async with client.post("/v1/chat", json={"uid": uid, "text": question}, headers=STREAM) as response:
+        assert [event.data["retry_after_s"] async for event in events(response)] == [30]
+    async with client.post("/v1/chat/completions", json=completion) as response:
+        assert (response.status, response.headers["retry-after"]) == (200, "30")
+    async with client.post("/v1/chat", json={"uid": uid, "text": "退款多久到账"}) as response:
+        assert "retry-after" not in response.headers
+
+
 async def test_a_stream_brings_the_deltas_without_ids_and_then_the_reply_with_its_own(
     client: aiohttp.ClientSession,
 ) -> None:
@@ -200,12 +223,14 @@ async def test_a_rating_is_kept_and_ends_the_conversation_that_asked_for_it(
     await say(client, uid, "退款多久到账", "m1")
     asked = await say(client, uid, "谢谢，解决了", "m2")
     assert (asked.scene, asked.rating_scale) == (Scene.EVALUATE, 5)
-    rating = {"uid": uid, "score": 4, "comment": "很快", "message_id": "m2"}
+    rating = {"uid": uid, "score": 4, "comment": "很快，电话13800138000", "message_id": "m2"}
     async with client.post("/v1/ratings", json=rating) as response:
         assert (response.status, await response.json()) == (200, {"scene": "end"})
     records = await asyncio.to_thread(gateway.run, gateway.store.records(partition(uid), 100))
     kept = [record for record in records if record.uid == uid and record.kind is RecordKind.RATING]
-    assert [record.fields for record in kept] == [{"score": 4, "scale": 5, "message_id": "m2", "comment": "很快"}]
+    assert [record.fields for record in kept] == [
+        {"score": 4, "scale": 5, "message_id": "m2", "comment": "很快，电话[phone]"}
+    ]
     assert gateway.sample("chatflow_ratings_total", score="4") == 1
 
 

@@ -351,7 +351,8 @@ async def admin(health: Health, gateway: Gateway, path: str, accept: str = "") -
         sent.append(message)
 
     scope = {"type": "http", "path": path, "headers": [(b"accept", accept.encode())]}
-    await create_admin_app(health, gateway.registry)(scope, receive, send)
+    guards = gateway.runner.dispatcher.models.guards
+    await create_admin_app(health, gateway.registry, guards.snapshots)(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"])[b"content-type"].decode(), sent[1]["body"].decode()
 
 
@@ -369,6 +370,16 @@ async def test_the_admin_port_is_ready_once_warm_and_until_it_drains(gateway: Ga
     assert (await admin(health, gateway, "/readyz"))[0] == 503
     assert drained == [True]
     assert (await admin(health, gateway, "/"))[0] == 404
+
+
+async def test_the_admin_port_tells_how_the_breakers_stand(client: aiohttp.ClientSession, gateway: Gateway) -> None:
+    async with client.post("/v1/chat", json={"uid": new_user(), "text": "你们的吉祥物叫什么"}) as response:
+        assert response.status == 200
+    status, content_type, text = await admin(Health(), gateway, "/debug/breakers")
+    assert (status, content_type) == (200, "application/json")
+    found = json.loads(text)["llm"]
+    assert found.pop("calls") >= 1
+    assert found == {"state": "closed", "bad": 0, "openings": 0, "opens_for_s": 0.0}
 
 
 async def test_turns_are_counted_by_channel_rung_and_origin(client: aiohttp.ClientSession, gateway: Gateway) -> None:

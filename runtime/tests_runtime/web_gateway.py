@@ -19,12 +19,14 @@ from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
+from chatflow_runtime.answerers.guard import Guards
 from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Usage
 from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
+from chatflow_runtime.errors import ModelAbsent
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import ActionResult, Classification, Clock, Delta, Passage, Query
 from chatflow_runtime.state.memory_store import MemoryStore
@@ -90,6 +92,8 @@ class Shop:
     """Set when an answer of the language model has ended, by itself or by being cancelled."""
     fault: Exception | None = None
     """Raised by every classification while it is set."""
+    is_asleep: bool = False
+    """Whether no server of the language model runs."""
     version: str = "1"
     revision: str = "1"
     name: str = "large"
@@ -116,6 +120,8 @@ class Shop:
 
     async def stream(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[Delta | Usage, None]:
         """Plays its lines."""
+        if self.is_asleep:
+            raise ModelAbsent("no server runs")
         self.prompts.append(messages)
         question = messages[-1].content
         try:
@@ -150,7 +156,7 @@ class Gateway:
             rules=Rules.of(self.config),
             texts=texts,
             retriever=self.shop,
-            models=ModelLadder({Origin.LLM: self.shop}, moderator, metrics, texts.broken_off),
+            models=ModelLadder({Origin.LLM: self.shop}, moderator, metrics, texts.broken_off, Guards(metrics)),
             actions=self.shop,
             cache=AnswerCache(100, 300.0, self.clock.monotonic_s),
             metrics=metrics,

@@ -79,7 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
   resources: [httproutes]
   verbs: {{ $all }}
 - apiGroups: [serving.kserve.io]
-  resources: [inferenceservices]
+  resources: [inferenceservices, servingruntimes]
   verbs: {{ $all }}
 - apiGroups: [keda.sh]
   resources: [scaledobjects]

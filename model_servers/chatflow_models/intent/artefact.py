@@ -1,4 +1,5 @@
-"""The intent model on disk: a folder with manifest.json, weights.npz, report.json and report.md.
+"""The intent model on disk: a folder with manifest.json, weights.npz, report.json and report.md, and with the ONNX
+encoder that it was trained with.
 
 Written by `training`, read by `IntentModel.load`. A folder is written beside its place and renamed into it, so that a
 reader never sees half of one.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,10 @@ from .features import Float32
 
 SCHEMA_VERSION = 2
 MANIFEST, WEIGHTS, REPORT_JSON, REPORT_TEXT = "manifest.json", "weights.npz", "report.json", "report.md"
+ENCODER = "encoder"
+"""The folder of an ONNX encoder inside an artefact, which may be served where there is no other."""
+ENCODER_FILES = ("model.onnx", "tokenizer.json")
+_TRAINED_ON, _LABELLED_AS = "trained_on", "labelled_as"
 _ARRAYS = (
     "words",
     "pieces",
@@ -110,6 +117,11 @@ class StoredModel:
     probes: Float32
     """(2, dimensions) vectors of `scoring.PROBES`."""
     report: ReportSummary
+    trained_on: NDArray[np.uint64] | None = None
+    """Fingerprints of the examples; None in artefacts that know of none. They decide no prediction, so the version is
+    the same without them."""
+    labelled_as: NDArray[np.uint64] | None = None
+    """Those of the examples together with their labels, likewise."""
 
     @property
     def version(self) -> str:
@@ -132,7 +144,7 @@ class StoredModel:
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What weights.npz holds."""
+        """What weights.npz holds, less the fingerprints."""
         return {
             "words": _packed(self.words),
             "pieces": _packed(self.pieces),
@@ -182,22 +194,56 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
-def write_artefact(folder: Path, stored: StoredModel, report: Mapping[str, Any], report_text: str) -> None:
-    """Writes a model and its report; an artefact that stands there is replaced as a whole."""
+def write_artefact(
+    folder: Path,
+    stored: StoredModel,
+    report: Mapping[str, Any],
+    report_text: str,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Writes a model, its report and its ONNX encoder; an artefact that stands there is replaced as a whole.
+
+    `extra` are further texts by file name, which no reader of artefacts asks for. ArtefactError for an encoder that
+    cannot be read."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         staging.chmod(0o755)
-        np.savez(staging / WEIGHTS, allow_pickle=False, **stored.arrays())
+        known = {_TRAINED_ON: stored.trained_on, _LABELLED_AS: stored.labelled_as}
+        arrays = stored.arrays() | {name: array for name, array in known.items() if array is not None}
+        np.savez(staging / WEIGHTS, allow_pickle=False, **arrays)
         (staging / REPORT_JSON).write_text(_json(report), encoding="utf-8")
         (staging / REPORT_TEXT).write_text(report_text, encoding="utf-8")
-        files = {name: _checksum(staging / name) for name in (WEIGHTS, REPORT_JSON, REPORT_TEXT)}
+        for name, text in extra.items():
+            (staging / name).write_text(text, encoding="utf-8")
+        names = [WEIGHTS, REPORT_JSON, REPORT_TEXT]
+        if stored.encoder_path is not None:
+            names += _bring_encoder(Path(stored.encoder_path), staging, folder.parent)
+        files = {name: _checksum(staging / name) for name in names}
         (staging / MANIFEST).write_text(_json(stored.manifest(files)), encoding="utf-8")
         sync_folder(staging)
         _replace(staging, folder)
         sync(folder.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _bring_encoder(source: Path, staging: Path, artefacts: Path) -> list[str]:
+    """Puts an encoder into an artefact, and names its files there. Artefacts beside it that have the same one share it;
+    from the source it is copied, since links would change with it."""
+    (staging / ENCODER).mkdir(mode=0o755)
+    try:
+        for name in ENCODER_FILES:
+            target, wanted = staging / ENCODER / name, _checksum(source / name)
+            same = (path for path in artefacts.glob(f"*/{ENCODER}/{name}") if _checksum(path) == wanted)
+            try:
+                os.link(next(same), target)
+            except (OSError, StopIteration):
+                shutil.copyfile(source / name, target)
+        sync_folder(staging / ENCODER)
+    except OSError as error:
+        raise ArtefactError(f"the encoder cannot be brought into the artefact: {error}") from error
+    return [f"{ENCODER}/{name}" for name in ENCODER_FILES]
 
 
 def _replace(staging: Path, folder: Path) -> None:
@@ -230,7 +276,7 @@ def read_artefact(folder: Path) -> StoredModel:
     try:
         with np.load(folder / WEIGHTS, allow_pickle=False) as weights:
             arrays = {name: weights[name] for name in _ARRAYS}
-        stored = _stored(manifest, arrays)
+            stored = _stored(manifest, arrays, weights.get(_TRAINED_ON), weights.get(_LABELLED_AS))
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(f"{folder} cannot be read: {error}; train the model again") from error
     if stored.version != manifest["version"]:
@@ -254,16 +300,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} has schema {schema}, newer than {SCHEMA_VERSION}, which this version of ChatFlow reads;"
             " upgrade ChatFlow or train the model again"
         )
-    if not isinstance(manifest.get("files"), dict) or set(manifest["files"]) != {
-        WEIGHTS,
-        REPORT_JSON,
-        REPORT_TEXT,
-    }:
+    known = {WEIGHTS, REPORT_JSON, REPORT_TEXT}
+    encoder = {f"{ENCODER}/{name}" for name in ENCODER_FILES}
+    if not isinstance(manifest.get("files"), dict) or set(manifest["files"]) not in (known, known | encoder):
         raise ArtefactError(f"{path} does not list the files of an artefact; train the model again")
     return dict(manifest)
 
 
-def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> StoredModel:
+def _stored(
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    trained_on: NDArray[np.uint64] | None,
+    labelled_as: NDArray[np.uint64] | None,
+) -> StoredModel:
     report = dict(manifest["trainedOn"])
     report["warnings"] = tuple(report["warnings"])
     stored = StoredModel(
@@ -293,6 +342,8 @@ def _stored(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         starts=arrays["starts"],
         probes=arrays["probes"],
         report=ReportSummary(**report),
+        trained_on=trained_on,
+        labelled_as=labelled_as,
     )
     grams, classes = len(stored.words) + len(stored.pieces), len(stored.labels) + 1
     if stored.rows.shape[0] != grams or stored.rows.shape[1] < classes or stored.idf.shape != (grams,):

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from chatflow_api.v1alpha1 import Encoder as EncoderKind
 
+from .artefact import ENCODER_FILES
 from .errors import EncoderError
 from .features import Float32
 
@@ -94,7 +95,7 @@ class OnnxEncoder:
 
     def __init__(self, folder: Path) -> None:
         self.path: Path | None = folder
-        for file in ("model.onnx", "tokenizer.json"):
+        for file in ENCODER_FILES:
             if not (folder / file).is_file():
                 raise EncoderError(f"encoder onnx: {folder / file} is missing; encoderPath must name its folder")
         try:
@@ -106,9 +107,9 @@ class OnnxEncoder:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             self._session = onnxruntime.InferenceSession(
-                str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+                str(folder / ENCODER_FILES[0]), options, providers=["CPUExecutionProvider"]
             )
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = Tokenizer.from_file(str(folder / ENCODER_FILES[1]))
         # Both libraries raise bare Exceptions and RuntimeErrors for damaged files.
         except Exception as error:
             raise EncoderError(f"encoder onnx: {folder} cannot be read: {error}") from error

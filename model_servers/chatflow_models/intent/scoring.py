@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Self, assert_never
 
 import numpy as np
+from chatflow_api.inference import ALTERNATIVES
 
-from .artefact import Evidence, ReportSummary, StoredModel, read_artefact
+from .artefact import ENCODER, Evidence, ReportSummary, StoredModel, read_artefact
 from .calibration import softmax
 from .encoders import Encoder, load_encoder
 from .errors import EncoderError
@@ -19,7 +20,6 @@ from .neighbours import GramNeighbours, VectorNeighbours, centred
 from .text import gist, normalise
 from .topics import evidence
 
-ALTERNATIVES = 5
 PROBES = ("where is my order", "我的订单到哪里了")
 """Texts whose vectors tell whether an encoder is the one that a model was trained with."""
 _SAME_VECTOR = 0.99
@@ -81,6 +81,8 @@ class IntentModel:
         self.labels: tuple[str, ...] = stored.labels
         self.threshold: float = stored.threshold
         self.report: ReportSummary = stored.report
+        self.trained_on = stored.trained_on
+        self.labelled_as = stored.labelled_as
         self._mean = stored.mean
         self._classes = len(stored.labels) + 1
         self._temperature = np.float32(stored.calibration.temperature)
@@ -96,14 +98,15 @@ class IntentModel:
 
     @classmethod
     def load(cls, folder: Path, encoder: Encoder | None = None) -> Self:
-        """The model of an artefact folder; a given encoder is shared instead of loading another.
+        """The model of an artefact folder; a given encoder is shared instead of loading the artefact's own.
 
         Raises ArtefactError for a missing, damaged or newer artefact and EncoderError for an encoder that cannot be
         loaded or gives other vectors than the one used in training.
         """
         stored = read_artefact(folder)
-        path = Path(stored.encoder_path) if stored.encoder_path else None
-        encoder = encoder or load_encoder(stored.encoder, path)
+        if encoder is None:
+            own, named = folder / ENCODER, stored.encoder_path
+            encoder = load_encoder(stored.encoder, own if own.is_dir() else Path(named) if named else None)
         model = cls(stored, encoder)
         likeness = (encoder.encode(PROBES) * stored.probes).sum(axis=1)
         if encoder.dimensions and likeness.min() < _SAME_VECTOR:

@@ -3,6 +3,7 @@
 from .evaluation import Confusion, Evaluation, evaluate
 from .examples import Example, check_examples
 from .fit import OnProgress, train
+from .rehearsal import Rehearsed, Settings, rehearse
 from .report import TrainingReport
 
 __all__ = [
@@ -10,8 +11,11 @@ __all__ = [
     "Evaluation",
     "Example",
     "OnProgress",
+    "Rehearsed",
+    "Settings",
     "TrainingReport",
     "check_examples",
     "evaluate",
+    "rehearse",
     "train",
 ]

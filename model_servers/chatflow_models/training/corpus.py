@@ -61,10 +61,13 @@ class Corpus:
         return len(self.problem.classes) - self.example_count
 
 
-def build_corpus(checked: CheckedExamples, encoder: Encoder, on_encoded: Callable[[float], None]) -> Corpus:
-    """Encodes and featurises checked examples; `on_encoded` is told the share that is done."""
+def build_corpus(
+    checked: CheckedExamples, encoder: Encoder, on_encoded: Callable[[float], None], unseen: Sequence[Example] = ()
+) -> Corpus:
+    """Encodes and featurises checked examples; `on_encoded` is told the share that is done. Everyday questions that are
+    among `unseen` stay out."""
     texts = [example.text for example in checked.examples]
-    own = set(texts)
+    own = {*texts, *(example.text for example in unseen)}
     candidates = [question for question in background_questions(texts) if question not in own]
     vectors = _encode([*texts, *candidates], encoder, on_encoded)
     featuriser = Featuriser.fit(texts, 1 if len(texts) < RARE_MATTERS_BELOW else 2)

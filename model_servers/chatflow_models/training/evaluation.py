@@ -41,11 +41,19 @@ class Evaluation:
 
 def evaluate(probabilities: Float32, classes: NDArray[np.intp], threshold: float) -> Evaluation:
     """The figures of (n, intents + 1) probabilities, out-of-scope last, for questions of the given classes."""
-    outside_class = probabilities.shape[1] - 1
-    confidence = probabilities[:, :-1].max(axis=1)
-    is_right = probabilities.argmax(axis=1) == classes
-    inside, outside = classes != outside_class, classes == outside_class
-    passes = confidence > threshold
+    return figures(
+        probabilities[:, :-1].max(axis=1),
+        probabilities.argmax(axis=1) == classes,
+        classes != probabilities.shape[1] - 1,
+        threshold,
+    )
+
+
+def figures(
+    confidence: NDArray[np.floating], is_right: NDArray[np.bool_], inside: NDArray[np.bool_], threshold: float
+) -> Evaluation:
+    """The same from the confidence in the best intent, whether it is right, and whether the question is in scope."""
+    outside, passes = ~inside, confidence > threshold
     passed = inside & passes
     return Evaluation(
         accuracy=_share(is_right[inside]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from chatflow_api.v1alpha1 import OUT_OF_SCOPE
 
@@ -21,12 +21,13 @@ class Example:
     """A question and its intent; the intent `out_of_scope` marks questions that the bot must not answer.
 
     `answer` names what answers it, where that is known: questions with one answer have more in common than their
-    intent.
+    intent. `source` is where it stands, for messages.
     """
 
     text: str
     intent: str
     answer: str | None = None
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def check_examples(examples: Sequence[Example]) -> CheckedExamples:
     """Normalises and checks; TrainingDataError for data that no model can be trained from."""
     if not examples:
         raise TrainingDataError("there are no examples; list some under models.intent.examples")
-    cleaned = [Example(normalise(example.text), example.intent, example.answer) for example in examples]
+    cleaned = [replace(example, text=normalise(example.text)) for example in examples]
     blank = Counter(example.intent for example in cleaned if not example.text)
     if blank:
         intent, count = blank.most_common(1)[0]

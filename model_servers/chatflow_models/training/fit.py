@@ -22,6 +22,7 @@ from chatflow_models.intent.calibration import Calibration
 from chatflow_models.intent.encoders import Encoder
 from chatflow_models.intent.errors import TrainingDataError
 from chatflow_models.intent.features import Float32
+from chatflow_models.intent.fingerprints import fingerprints, labelled_fingerprints
 from chatflow_models.intent.neighbours import by_class
 from chatflow_models.intent.scoring import PROBES
 
@@ -29,6 +30,7 @@ from .corpus import Corpus, build_corpus
 from .evaluation import confusion_matrix, evaluate, top_confusions
 from .examples import Example, check_examples
 from .folds import HeldOut, assign_folds, hold_out
+from .near_duplicates import group_of, near_duplicates
 from .report import TrainingReport
 from .solver import Regression
 from .tempering import fit_calibration, out_of_scope_share
@@ -64,15 +66,38 @@ def train(
     The same examples, encoder and seed give the same version. Raises TrainingDataError for examples that no model can
     be trained from, EncoderError from the encoder, ArtefactError when `out` holds something else.
     """
+    fitted = fit_model(examples, encoder, seed, threshold, on_progress)
+    write_artefact(out, fitted.stored, fitted.report.as_json(), fitted.report.as_markdown())
+    return fitted.report
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A trained model that stands on no disk yet."""
+
+    stored: StoredModel
+    report: TrainingReport
+
+
+def fit_model(
+    examples: Sequence[Example],
+    encoder: Encoder,
+    seed: int = 0,
+    threshold: float = 0.85,
+    on_progress: OnProgress | None = None,
+    unseen: Sequence[Example] = (),
+) -> FittedModel:
+    """What `train` writes; errors as there. Of `unseen`, which the model is to be tested on, none is among its everyday
+    questions either."""
     if not 0 < threshold < 1:
         raise TrainingDataError(f"threshold {threshold} is no probability; set one between 0 and 1")
     started = time.perf_counter()
-    fitted = _fit(examples, encoder, seed, on_progress or _silence)
-    unnamed = _report(fitted, encoder, threshold, time.perf_counter() - started)
-    stored = _stored(fitted, encoder, threshold, unnamed)
-    report = replace(unnamed, version=stored.version)
-    write_artefact(out, stored, report.as_json(), report.as_markdown())
-    return report
+    # One BLAS thread: folds run side by side, and sums come out alike whatever the number of cores.
+    with threadpool_limits(limits=1):
+        fitted = _fit(examples, encoder, seed, on_progress or _silence, unseen)
+        unnamed = _report(fitted, encoder, threshold, time.perf_counter() - started)
+        stored = _stored(fitted, encoder, threshold, unnamed)
+    return FittedModel(stored, replace(unnamed, version=stored.version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +115,8 @@ class CrossValidated:
 
 def cross_validated(examples: Sequence[Example], encoder: Encoder, seed: int = 0) -> CrossValidated:
     """The predictions that calibration and report rest on, for studies of what builds on them; errors as `train`."""
-    fitted = _fit(examples, encoder, seed, _silence)
+    with threadpool_limits(limits=1):
+        fitted = _fit(examples, encoder, seed, _silence)
     count = fitted.corpus.example_count
     probabilities = fitted.calibration.probabilities(fitted.held_out.logits, list(fitted.held_out.evidence.values()))
     return CrossValidated(
@@ -107,12 +133,14 @@ def fold_count(examples: int) -> int:
     return 10 if examples < 1000 else 5
 
 
-def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgress) -> _Fitted:
+def _fit(
+    examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgress, unseen: Sequence[Example] = ()
+) -> _Fitted:
     checked = check_examples(examples)
-    corpus = build_corpus(checked, encoder, lambda share: tell("encoding", _ENCODED * share))
+    corpus = build_corpus(checked, encoder, lambda share: tell("encoding", _ENCODED * share), unseen)
     folds = fold_count(corpus.example_count)
     regression = Regression()
-    fold_of = assign_folds(corpus.problem.classes, folds, np.random.default_rng(seed))
+    fold_of = assign_folds(corpus.problem.classes, _groups(corpus), folds, np.random.default_rng(seed))
     done = 0
 
     def on_fold() -> None:
@@ -120,10 +148,8 @@ def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgr
         done += 1
         tell("validating", _ENCODED + (_VALIDATED - _ENCODED) * done / folds)
 
-    # One BLAS thread a fold: folds run side by side, and sums come out alike whatever the number of cores.
-    with threadpool_limits(limits=1):
-        held_out = hold_out(corpus.problem, fold_of, regression, _WORKERS, on_fold)
-        weights = corpus.problem.fit(regression, held_out.mean_weights)
+    held_out = hold_out(corpus.problem, fold_of, regression, _WORKERS, on_fold)
+    weights = corpus.problem.fit(regression, held_out.mean_weights)
     known = held_out.is_held_out
     problem = corpus.problem
     outside = sum(example.intent == OUT_OF_SCOPE for example in checked.examples)
@@ -136,6 +162,14 @@ def _fit(examples: Sequence[Example], encoder: Encoder, seed: int, tell: OnProgr
     )
     tell("fitted", 1.0)
     return _Fitted(corpus, held_out, fold_of, calibration, weights)
+
+
+def _groups(corpus: Corpus) -> NDArray[np.intp]:
+    """(rows,) the group of near-duplicates of each; everyday questions are each one of its own."""
+    texts = [example.text for example in corpus.checked.examples]
+    own = group_of(len(texts), near_duplicates(texts))
+    first = int(own.max(initial=-1)) + 1
+    return np.concatenate([own, first + np.arange(corpus.background_count)])
 
 
 def _report(fitted: _Fitted, encoder: Encoder, threshold: float, training_s: float) -> TrainingReport:
@@ -203,4 +237,6 @@ def _stored(fitted: _Fitted, encoder: Encoder, threshold: float, report: Trainin
         starts=starts.astype(np.int64),
         probes=encoder.encode(PROBES),
         report=report.summary(OUT_OF_SCOPE),
+        trained_on=fingerprints(example.text for example in corpus.checked.examples),
+        labelled_as=labelled_fingerprints((example.text, example.intent) for example in corpus.checked.examples),
     )

@@ -18,7 +18,7 @@ from chatflow_models.intent.topics import evidence
 from .solver import Design, Regression, fit_weights
 
 ALWAYS_TRAINED = -1
-"""Fold of the only example of a class: held out, nothing would be left to learn it from."""
+"""Fold of the only group of a class: held out, nothing would be left to learn it from."""
 _COMPARED_AT_ONCE = 512
 
 
@@ -92,15 +92,26 @@ class HeldOut:
     """Mean of the folds' weights: a good start for the final fit."""
 
 
-def assign_folds(classes: NDArray[np.intp], folds: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """A fold for each example, the examples of a class spread evenly."""
+def assign_folds(
+    classes: NDArray[np.intp], groups: NDArray[np.intp], folds: int, generator: np.random.Generator
+) -> NDArray[np.intp]:
+    """A fold for each example, the examples of a class spread evenly, those of a class and a group (near-duplicates)
+    never divided: a fold's model would know the answer by heart."""
     fold_of = np.full(len(classes), ALWAYS_TRAINED, dtype=np.intp)
-    offset = 0
+    sizes = np.zeros(folds, dtype=np.intp)
     for label in np.unique(classes):
-        members = generator.permutation(np.flatnonzero(classes == label))
-        if len(members) > 1:
-            fold_of[members] = (offset + np.arange(len(members))) % folds
-            offset += len(members)
+        members = np.flatnonzero(classes == label)
+        names, group = np.unique(groups[members], return_inverse=True)
+        if len(names) < 2:
+            continue
+        of_group = np.split(members[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1])
+        own = np.zeros(folds, dtype=np.intp)
+        # The largest groups first, each to the fold that has the fewest of the class, then the fewest of all.
+        for number in sorted(generator.permutation(len(names)), key=[-len(one) for one in of_group].__getitem__):
+            fold = int(np.lexsort((sizes, own))[0])
+            fold_of[of_group[number]] = fold
+            own[fold] += len(of_group[number])
+            sizes[fold] += len(of_group[number])
     return fold_of
 
 

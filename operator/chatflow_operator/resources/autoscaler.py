@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
+from chatflow_api import v1alpha1 as api
+
 from chatflow_operator.objects import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, Manifest
 from chatflow_operator.resources.frame import Frame, Part
-
-_BEHAVIOR: Manifest = {
-    # Fast up, since a chat's peak comes within a minute; slow down, since every gateway that leaves ends streams.
-    "scaleUp": {
-        "stabilizationWindowSeconds": 0,
-        "selectPolicy": "Max",
-        "policies": [
-            {"type": "Percent", "value": 100, "periodSeconds": 15},
-            {"type": "Pods", "value": 4, "periodSeconds": 15},
-        ],
-    },
-    "scaleDown": {
-        "stabilizationWindowSeconds": 300,
-        "selectPolicy": "Max",
-        "policies": [{"type": "Percent", "value": 25, "periodSeconds": 60}],
-    },
-}
+from chatflow_operator.scaling.rule import BEHAVIOR, POLLING_S, failures, turns_in_flight
 
 
 def horizontal(frame: Frame) -> Manifest:
@@ -32,27 +18,48 @@ def horizontal(frame: Frame) -> Manifest:
         "minReplicas": gateway.replicas.min,
         "maxReplicas": gateway.replicas.max,
         "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
-        "behavior": _BEHAVIOR,
+        "behavior": BEHAVIOR.manifest(),
     }
     return frame.object(AUTOSCALER, Part.GATEWAY, spec=spec)
 
 
 def keda(frame: Frame) -> Manifest:
-    """KEDA's, on CPU; it makes a HorizontalPodAutoscaler of its own."""
-    gateway = frame.spec.gateway
-    trigger = {
+    """KEDA's, on CPU and, with a Prometheus, on messages in flight; it makes a HorizontalPodAutoscaler of its own."""
+    gateway, prometheus = frame.spec.gateway, frame.spec.observability.prometheus
+    cpu = {
         "type": "cpu",
         "metricType": "Utilization",
         "metadata": {"value": str(gateway.autoscaling.cpu_percent)},
     }
-    spec = {
+    spec: Manifest = {
         "scaleTargetRef": _gateways(frame),
         "minReplicaCount": gateway.replicas.min,
         "maxReplicaCount": gateway.replicas.max,
-        "triggers": [trigger],
-        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _BEHAVIOR}},
+        "triggers": [cpu],
+        "advanced": {"horizontalPodAutoscalerConfig": {"behavior": BEHAVIOR.manifest()}},
     }
+    if prometheus is not None:
+        query = turns_in_flight(frame.flow.metadata.namespace, frame.name(Part.GATEWAY))
+        spec["triggers"].append(prometheus_trigger(prometheus, query, gateway.autoscaling.turns_in_flight))
+        spec["pollingInterval"] = POLLING_S
+        # Of two metrics the higher number counts: with this one silent, CPU goes on alone.
+        spec["fallback"] = {
+            "failureThreshold": failures(POLLING_S),
+            "replicas": gateway.replicas.min,
+            "behavior": "static",
+        }
     return frame.object(SCALED_OBJECT, Part.GATEWAY, spec=spec)
+
+
+def prometheus_trigger(prometheus: api.Prometheus, query: str, threshold: int) -> Manifest:
+    """A trigger of KEDA's on a query, to be shared by the replicas. No result is a failure and never a nought."""
+    values = {
+        "serverAddress": prometheus.url,
+        "query": query,
+        "threshold": str(threshold),
+        "ignoreNullValues": "false",
+    }
+    return {"type": "prometheus", "metricType": "AverageValue", "metadata": values}
 
 
 def _gateways(frame: Frame) -> Manifest:

@@ -14,7 +14,7 @@ from chatflow_api.names import LABEL_COMPONENT, LABEL_FLOW, flow_labels
 from chatflow_api.runtime_config import RuntimeConfig
 
 from chatflow_operator.objects import Kind, Manifest
-from chatflow_operator.references import secrets_of, sources_of, word_lists_of
+from chatflow_operator.references import secrets_of, sources_of
 from chatflow_operator.settings import Images
 
 
@@ -61,8 +61,7 @@ class Frame:
         refs = [("Secret", ref) for _, ref in secrets_of(spec)]
         if external is not None:
             refs.append(("Secret", external.url_secret_ref))
-        keys = {f"{kind}/{ref.name}/{ref.key}" for kind, ref in refs} | {self.password_key}
-        return frozenset(keys | {f"ConfigMap/{ref.name}/{ref.key}" for _, ref in word_lists_of(spec)})
+        return frozenset({f"{kind}/{ref.name}/{ref.key}" for kind, ref in refs} | {self.password_key})
 
     @property
     def password_key(self) -> str:

@@ -100,6 +100,8 @@ def _urls(frame: Frame) -> Iterator[str]:
     for model in (frame.config.llm, frame.config.backup):
         if model is not None:
             yield model.base_url
+    if frame.config.intent.server is not None:
+        yield frame.config.intent.server.base_url
     for action in frame.spec.dialogue.actions:
         yield action.http.url
 

@@ -11,6 +11,7 @@ from chatflow_api.names import ANNOTATION_CONFIG_HASH
 from chatflow_operator.objects import Manifest
 from chatflow_operator.references import secrets_of, word_lists_of
 from chatflow_operator.resources.frame import Frame, Part, digest
+from chatflow_operator.served_models import roles_on_volume
 
 USER = 10001
 """The user of the project's images."""
@@ -39,9 +40,9 @@ def resources(wanted: api.Resources) -> Manifest:
     return {name: amounts for name, amounts in parts.items() if amounts}
 
 
-def pod_spec(frame: Frame, *, user: int = USER, **body: Any) -> Manifest:
-    """A pod's spec that passes the restricted profile. Flows call no Kubernetes API, so pods get no token."""
-    context = {
+def security(user: int) -> Manifest:
+    """A pod's security context under the restricted profile."""
+    return {
         "runAsNonRoot": True,
         "runAsUser": user,
         "runAsGroup": user,
@@ -49,12 +50,16 @@ def pod_spec(frame: Frame, *, user: int = USER, **body: Any) -> Manifest:
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+
+
+def pod_spec(frame: Frame, *, user: int = USER, **body: Any) -> Manifest:
+    """A pod's spec that passes the restricted profile. Flows call no Kubernetes API, so pods get no token."""
     pulling = [{"name": name} for name in frame.images.pull_secrets]
     return {
         "serviceAccountName": frame.flow.metadata.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": context,
+        "securityContext": security(user),
         **({"imagePullSecrets": pulling} if pulling else {}),
         **body,
     }
@@ -146,16 +151,21 @@ def together(frame: Frame) -> Manifest:
     """Where pods go: on one node where the shared volume can be mounted by one alone, else spread out."""
     if frame.spec.storage.access_mode is api.AccessMode.ONE_NODE:
         term = {
-            "labelSelector": {"matchLabels": frame.selector(), "matchExpressions": [_mounts_data()]},
+            "labelSelector": {"matchLabels": frame.selector(), "matchExpressions": [_mounts_data(frame)]},
             "topologyKey": "kubernetes.io/hostname",
         }
         return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
     return {}
 
 
-def _mounts_data() -> Manifest:
-    parts = [Part.GATEWAY.value, Part.WORKER.value, Part.BUILD.value]
+def _mounts_data(frame: Frame) -> Manifest:
+    parts = [Part.GATEWAY.value, Part.WORKER.value, Part.BUILD.value, *roles_on_data(frame)]
     return {"key": "app.kubernetes.io/component", "operator": "In", "values": parts}
+
+
+def roles_on_data(frame: Frame) -> list[api.ModelRole]:
+    """The models whose servers mount the volume that the flow's pods share."""
+    return roles_on_volume(frame.spec, frame.name(Part.DATA))
 
 
 def spread(frame: Frame, part: Part) -> list[Manifest]:

@@ -17,8 +17,9 @@ _UNTIL_SERVER_ENDS = 'n=0; while [ "$n" -lt 50 ] && redis-cli ping >/dev/null 2>
 _PING = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli -p {port} ping | grep -q PONG'
 _CAN_FAIL_OVER = """export REDISCLI_AUTH="$REDIS_PASSWORD"
 redis-cli -p {port} sentinel ckquorum primary | grep -q ^OK
-redis-cli -p {port} info sentinel | grep -q 'name=primary,.*slaves=[1-9]'"""
-"""A sentinel learns of replicas from the primary, every ten seconds: one that knows of none cannot replace it."""
+redis-cli -p {port} info sentinel | grep -q 'name=primary,.*slaves=[{replicas}-9]'"""
+"""A sentinel learns of replicas from the primary, every ten seconds, and forgets none. One that does not know of all
+cannot put them behind another primary: they would stay behind the old one, and writes would want for a replica."""
 
 
 def redis(frame: Frame, managed: api.ManagedRedis) -> Manifest:
@@ -95,7 +96,7 @@ def _sentinel(frame: Frame) -> Manifest:
         resources={"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         startupProbe=_ping(pods.SENTINEL_PORT, periodSeconds=1, timeoutSeconds=5, failureThreshold=120),
         readinessProbe={
-            "exec": {"command": ["/bin/sh", "-ec", _CAN_FAIL_OVER.format(port=pods.SENTINEL_PORT)]},
+            "exec": {"command": ["/bin/sh", "-ec", _can_fail_over(managed)]},
             "periodSeconds": 5,
             "timeoutSeconds": 5,
             "failureThreshold": 3,
@@ -110,6 +111,10 @@ def _sentinel(frame: Frame) -> Manifest:
         lifecycle={"preStop": {"exec": {"command": ["/bin/sh", "-c", _UNTIL_SERVER_ENDS]}}},
         volumeMounts=_mounts(),
     )
+
+
+def _can_fail_over(managed: api.ManagedRedis) -> str:
+    return _CAN_FAIL_OVER.format(port=pods.SENTINEL_PORT, replicas=managed.replicas - 1)
 
 
 def _environment(frame: Frame, managed: api.ManagedRedis) -> list[Manifest]:

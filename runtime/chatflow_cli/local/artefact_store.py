@@ -25,7 +25,7 @@ from chatflow_cli.local.data_folder import write_whole
 
 _KINDS = ("intent", "knowledge")
 _SHARED = (*_KINDS, "built")
-_POINTER = "current.json"
+POINTER = "current.json"
 _LEFT_OVER_S = 24 * 3600.0
 """What is still being written after this long belongs to a build that was killed."""
 _KEPT_VERSIONS = 4
@@ -75,7 +75,7 @@ class ArtefactStore:
 
     def in_force(self) -> Pair | None:
         """The pair that gateways use; None when there is none, or it is gone or damaged."""
-        return self._pair(self.path / _POINTER)
+        return self._pair(self.path / POINTER)
 
     def built(self, fingerprint: str) -> Pair | None:
         """What a request with this fingerprint led to; None when it was never built, or is gone or damaged."""
@@ -92,7 +92,7 @@ class ArtefactStore:
         """The intent model that gateways use; None when there is none, or it is gone or damaged. The index beside it
         may be."""
         with suppress(OSError, ValueError, TypeError):
-            intent = Pair(**json.loads((self.path / _POINTER).read_bytes())).intent
+            intent = Pair(**json.loads((self.path / POINTER).read_bytes())).intent
             return intent if intent is not None and self.has_model(intent) else None
         return None
 
@@ -107,6 +107,14 @@ class ArtefactStore:
         except (IntentError, OSError, ValueError):
             return False
         return True
+
+    def room_for_model(self, version: str) -> Path:
+        """Where a model is to be written. Files of nothing that lie there are removed; a damaged model stays, to be
+        replaced by the new one in one step."""
+        folder = self.path / "intent" / version
+        if not (folder / "manifest.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
     def has_index(self, version: str) -> bool:
         """Whether a knowledge index is there, whole."""
@@ -125,7 +133,7 @@ class ArtefactStore:
 
     def put_in_force(self, pair: Pair) -> None:
         """Let gateways swap to these artefacts, and remove those of long ago."""
-        write_whole(self.path / _POINTER, json.dumps(asdict(pair)))
+        write_whole(self.path / POINTER, json.dumps(asdict(pair)))
         self._remove_old(pair)
 
     def _remove_old(self, pair: Pair) -> None:

@@ -6,7 +6,6 @@ chatflow_cli.local.build REQUEST FOLDER`.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +15,13 @@ from pathlib import Path
 
 import msgspec
 from chatflow_models.intent import CachingEncoder, Encoder, IntentError, load_encoder
-from chatflow_models.intent.artefact import MANIFEST, read_artefact
+from chatflow_models.intent.artefact import read_artefact
 from chatflow_runtime.adapters.knowledge import (
     SourceFile,
     SourcesInvalid,
     build_index,
     read_files,
 )
-from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.errors import ArtefactInvalid
 
 from chatflow_cli.local.artefact_store import ArtefactStore, Pair
@@ -54,7 +52,7 @@ class Build:
         self._request = request
         self._folder = path
         self._progress = progress
-        self._settings = f"{request.encoder} {request.encoder_path} {request.encoder_state} {request.code}".encode()
+        self._settings = request.settings
         self._encoder = cache(self._loaded)
         self._store = ArtefactStore(path)
         self._store.make()
@@ -82,21 +80,14 @@ class Build:
     def _intent(self) -> str:
         """The version of the intent model: a hash of its examples, its encoder and the threshold of its report."""
         # Training brings libraries that take seconds to load.
-        from chatflow_models.training import Example, train
+        from chatflow_models.training import train
 
-        # Examples and the pairs' questions, spelt as the gateway spells what users write.
-        examples = [Example(normalise(text), intent) for text, intent, _ in self._request.examples]
-        examples += [
-            Example(normalise(example.text), example.intent, example.answer) for example in self._knowledge.examples
-        ]
-        rows = msgspec.json.encode([(example.text, example.intent, example.answer) for example in examples])
-        version = digest(rows, self._settings, repr(self._request.confidence).encode())
-        target = self._folder / "intent" / version
-        if self._store.has_model(version):
-            return version
-        if not (target / MANIFEST).is_file():
-            # Files of nothing; a damaged model is replaced by the new one in one step.
-            shutil.rmtree(target, ignore_errors=True)
+        from chatflow_cli.local.training_set import TrainingSet
+
+        wanted = TrainingSet.of(self._request, self._knowledge)
+        if self._store.has_model(wanted.version):
+            return wanted.version
+        examples, target = wanted.examples, self._store.room_for_model(wanted.version)
         intents = len({example.intent for example in examples})
         self._progress(f"training the intent model: {len(examples)} examples of {intents} intents")
         since_s = time.monotonic()
@@ -110,7 +101,7 @@ class Build:
         )
         for warning in report.warnings:
             self._progress(f"note: {warning}")
-        return version
+        return wanted.version
 
     def _index(self, *, has_vectors: bool) -> str:
         """The version of the knowledge index, which the index itself computes from its content."""
@@ -137,9 +128,13 @@ class Build:
         return (stored.encoder, stored.encoder_path) == (self._request.encoder, self._request.encoder_path)
 
     def _loaded(self) -> Encoder:
-        path = self._request.encoder_path
-        # Training and indexing encode the same questions.
-        return CachingEncoder(load_encoder(self._request.encoder, None if path is None else Path(path)))
+        return encoder_of(self._request)
+
+
+def encoder_of(request: BuildRequest) -> Encoder:
+    """The encoder that a request names; it remembers vectors, since training and indexing encode the same questions."""
+    path = request.encoder_path
+    return CachingEncoder(load_encoder(request.encoder, None if path is None else Path(path)))
 
 
 def _noted(file: Path) -> str | None:

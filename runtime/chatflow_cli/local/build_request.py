@@ -64,6 +64,11 @@ class BuildRequest(msgspec.Struct, frozen=True):
         """The request as bytes."""
         return msgspec.msgpack.encode(self)
 
+    @property
+    def settings(self) -> bytes:
+        """What, beside the content, decides what is built."""
+        return f"{self.encoder} {self.encoder_path} {self.encoder_state} {self.code}".encode()
+
     def fingerprint(self) -> str:
         """Twelve hex digits that stand for the whole request."""
         return digest(self.encode())
@@ -90,7 +95,8 @@ def _code() -> str:
 
 
 def _state(folder: str | None) -> str:
-    if folder is None:
+    if folder is None or not Path(folder).is_dir():
+        # The build itself says what is missing.
         return ""
     files = sorted(path for path in Path(folder).iterdir() if path.is_file())
     return ";".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)

@@ -2,6 +2,7 @@
 
 artefacts/    intent models and knowledge indexes by version, current.json
 configmaps/   NAME/KEY          secrets/   NAME/KEY, for the owner alone
+training/     the last model of `chatflow train`, with its report
 redis/        append-only file and socket     records/   labelling candidates and ratings
 runtime.json  what gateway and worker read     up.json    pid and URL of the `up` that runs     lock
 """
@@ -56,6 +57,11 @@ class DataFolder:
     def artefacts(self) -> Path:
         """Intent models and knowledge indexes."""
         return self.root / "artefacts"
+
+    @property
+    def training(self) -> Path:
+        """The last model of `chatflow train`, with its report."""
+        return self.root / "training"
 
     @property
     def configmaps(self) -> Path:

@@ -94,8 +94,9 @@ class Prepared:
 
     @property
     def served(self) -> RuntimeConfig:
-        """What runs here: `config` without the language models that are KServe's."""
-        return self.config.model_copy(update=dict.fromkeys(_served_by_kserve(self.flow)))
+        """What runs here: `config` without what is KServe's. Gateways then classify in their own process."""
+        intent = self.config.intent.model_copy(update={"server": None})
+        return self.config.model_copy(update={**dict.fromkeys(_served_by_kserve(self.flow)), "intent": intent})
 
     @property
     def remarks(self) -> list[str]:

@@ -18,11 +18,10 @@ from chatflow_api.validation import Manifest
 from chatflow_cli.local.content import (
     ContentFile,
     ContentMissing,
-    Example,
     found_object,
-    read_examples,
     source_files,
 )
+from chatflow_cli.local.example_files import Example, read_examples
 from chatflow_cli.local.objects import Objects
 
 
@@ -32,7 +31,7 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    """What could not be checked here."""
+    """What could not be checked here, and what was left out."""
 
 
 @dataclass
@@ -85,9 +84,16 @@ class ReferenceCheck:
 
     def _check_examples(self, intent: api.IntentModel) -> None:
         for name, texts in intent.examples.items():
-            self.content.examples += [Example(text, name, "models.intent.examples") for text in texts]
+            self.content.examples += [
+                Example(text, name, self._place(("spec", "models", "intent", "examples", name, index)))
+                for index, text in enumerate(texts)
+            ]
         files = list(self._files(intent.example_sources, ("spec", "models", "intent", "exampleSources")))
-        self.content.examples += read_examples(files, self.findings.problems)
+        self.content.examples += read_examples(files, self.findings.problems, self.findings.remarks)
+
+    def _place(self, path: FieldPath) -> str:
+        """File and line of a field. The file's name alone: what is built does not depend on where one stands."""
+        return f"{Path(self._manifest.filename).name}:{self._manifest.line(path) or 1}"
 
     def _check_word_lists(self, lists: Sequence[api.ConfigMapKeyRef]) -> None:
         for index, ref in enumerate(lists):

@@ -157,10 +157,9 @@ class Stack:
         await asyncio.gather(*(kept.stop() for _, _, kept in self._services.values()))
 
     def _lay_out(self, prepared: Prepared) -> bool:
-        """Write ConfigMaps and Secrets; True when word lists or Secrets changed, which a gateway reads as it starts."""
-        files = lay_out(prepared.files.objects.configmaps, self._folder.configmaps, is_private=False)
-        secrets = lay_out(prepared.secrets, self._folder.secrets, is_private=True)
-        return bool(secrets) or not files.isdisjoint(prepared.config.moderation.word_lists)
+        """Write ConfigMaps and Secrets; True when Secrets changed, which a gateway reads as it starts."""
+        lay_out(prepared.files.objects.configmaps, self._folder.configmaps, is_private=False)
+        return bool(lay_out(prepared.secrets, self._folder.secrets, is_private=True))
 
     def _configure(self, prepared: Prepared) -> bool:
         """Write runtime.json and set the environment; True when a gateway has to start anew to follow."""

@@ -47,6 +47,8 @@ class ArtefactFolder:
     """The folder in which they lie."""
 
     path: Path
+    has_models: bool = True
+    """Whether intent models are loaded; a gateway that asks an intent server needs the indexes alone."""
 
     @property
     def pointer(self) -> Path:
@@ -70,7 +72,7 @@ class ArtefactFolder:
         try:
             index = KnowledgeIndex.load(self.path / "knowledge" / versions.knowledge)
             intent = None
-            if versions.intent is not None:
+            if versions.intent is not None and self.has_models:
                 intent = IntentModel.load(self.path / "intent" / versions.intent)
         except (IntentError, OSError) as error:
             raise ArtefactInvalid(str(error)) from error

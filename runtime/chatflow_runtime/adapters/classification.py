@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
+from collections.abc import Sequence
 
-from chatflow_models.intent import IntentModel
+from chatflow_models.intent import IntentModel, Prediction
+from chatflow_models.intent.batching import Batcher, BatchFailed, Limits
 
 from chatflow_runtime.errors import ArtefactInvalid
 from chatflow_runtime.ports import UNKNOWN, Classification
 
-MAX_BATCH, MAX_BATCH_LENGTH = 32, 1000
+LIMITS = Limits(items=32, size=1000)
 """Texts a batch, and their characters in all but for the last: enough to share the encoder's weight streaming, few
 enough to keep the loop responsive."""
 
@@ -20,8 +20,7 @@ class InProcessClassifier:
 
     def __init__(self, model: IntentModel | None) -> None:
         self._model = model
-        self._pending: deque[tuple[str, asyncio.Future[Classification]]] = deque()
-        self._is_scheduled = False
+        self._batcher: Batcher[str, Classification] = Batcher(self._classified, LIMITS, size_of=len)
 
     @property
     def version(self) -> str:
@@ -36,52 +35,26 @@ class InProcessClassifier:
         """The classification of a normalised text."""
         if self._model is None:
             return UNKNOWN
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Classification] = loop.create_future()
-        self._pending.append((text, future))
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            loop.call_soon(self._flush, loop)
-        return await future
+        try:
+            return (await self._batcher.submit([text]))[0]
+        except BatchFailed as error:
+            raise ArtefactInvalid(f"the intent model cannot classify: {error}") from error
 
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch: list[tuple[str, asyncio.Future[Classification]]] = []
-        length = 0
-        while self._pending and len(batch) < MAX_BATCH and length < MAX_BATCH_LENGTH:
-            text, future = self._pending.popleft()
-            # A turn whose user has left is not classified.
-            if not future.done():
-                batch.append((text, future))
-                length += len(text)
-        if self._pending:
-            loop.call_soon(self._flush, loop)
-        else:
-            self._is_scheduled = False
-        if batch and self._model is not None:
-            _classify(self._model, batch)
-            return
-        for _, future in batch:
-            # The model was taken away while they waited.
-            future.set_result(UNKNOWN)
+    def _classified(self, texts: Sequence[str]) -> list[Classification]:
+        if self._model is None:
+            # It was taken away while they waited.
+            return [UNKNOWN] * len(texts)
+        return [_classification(prediction) for prediction in self._model.predict(texts)]
 
 
-def _classify(model: IntentModel, batch: list[tuple[str, asyncio.Future[Classification]]]) -> None:
-    try:
-        predictions = model.predict([text for text, _ in batch])
-    except Exception as error:  # noqa: BLE001  Each waiting caller gets it; none may wait for ever.
-        for _, future in batch:
-            future.set_exception(ArtefactInvalid(f"the intent model cannot classify: {error}"))
-        return
-    for (_, future), prediction in zip(batch, predictions, strict=True):
-        future.set_result(
-            Classification(
-                intent=prediction.intent,
-                confidence=prediction.confidence,
-                is_in_scope=prediction.is_in_scope,
-                alternatives=tuple(prediction.alternatives),
-                embedding=prediction.embedding,
-            )
-        )
+def _classification(prediction: Prediction) -> Classification:
+    return Classification(
+        intent=prediction.intent,
+        confidence=prediction.confidence,
+        is_in_scope=prediction.is_in_scope,
+        alternatives=tuple(prediction.alternatives),
+        embedding=prediction.embedding,
+    )
 
 
 class NoClassifier:

@@ -19,7 +19,15 @@ from yarl import URL
 from chatflow_runtime.adapters.event_stream import EventStream, EventTooLong
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Usage
-from chatflow_runtime.errors import AnswerTooLong, FirstTokenLate, ModelError, ModelUnavailable, TokenGapTooLong
+from chatflow_runtime.errors import (
+    AnswerTooLong,
+    FirstTokenLate,
+    ModelAbsent,
+    ModelError,
+    ModelUnavailable,
+    PromptRefused,
+    TokenGapTooLong,
+)
 from chatflow_runtime.ports import Delta
 
 AFTERMATH_S = 1.0
@@ -38,6 +46,12 @@ _REMEDIES = {
     413: "lower contextTokens",
     422: "the prompt may exceed the model's context: lower contextTokens or maxTokens",
     429: "the service limits requests: raise its limit, or set a backup",
+}
+_KINDS: dict[int, type[ModelUnavailable]] = {
+    400: PromptRefused,
+    413: PromptRefused,
+    422: PromptRefused,
+    503: ModelAbsent,
 }
 _SEE_LOG = "see that server's log"
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -72,8 +86,17 @@ class OpenAIChat:
     """A streaming chat model. `name` is what metrics and replies call it: the model's own name where none is given."""
 
     def __init__(
-        self, config: LanguageModelConfig, session: aiohttp.ClientSession, api_key: str | None, name: str | None = None
+        self,
+        config: LanguageModelConfig,
+        session: aiohttp.ClientSession,
+        api_key: str | None,
+        name: str | None = None,
+        *,
+        keeps_connections: bool | None = None,
     ) -> None:
+        """`keeps_connections`: where nothing is said, those by TLS. A Service spreads connections, not requests: a kept
+        one leads to the same server for ever, past those that were added, until the end of one that leaves. Beside an
+        answer's seconds a new connection costs nothing; a handshake does."""
         base = URL(config.base_url)
         self._config = config
         self._session = session
@@ -86,6 +109,8 @@ class OpenAIChat:
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",  # A compressing proxy would hold tokens back.
         }
+        if not (base.scheme == "https" if keeps_connections is None else keeps_connections):
+            self._headers["Connection"] = "close"
         if api_key:
             self._url, self._models_url = self._url.with_user(None), self._models_url.with_user(None)
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -101,8 +126,8 @@ class OpenAIChat:
         The first text comes within `first_token_deadline_s` of the call, connecting included, or FirstTokenLate is
         raised; each further one within `token_gap_deadline_s`, or TokenGapTooLong; the last within `answer_deadline_s`
         of the call, or AnswerTooLong. Roles, empty pieces, comments and reasoning are no text: the user sees nothing of
-        them. Everything else that goes wrong raises ModelUnavailable. Closing the iterator closes the connection, which
-        ends the generation there.
+        them. Everything else that goes wrong raises ModelUnavailable, or ModelAbsent where no server runs at all.
+        Closing the iterator closes the connection, which ends the generation there.
         """
         now_s = asyncio.get_running_loop().time
         end_s = now_s() + self._config.answer_deadline_s
@@ -129,7 +154,8 @@ class OpenAIChat:
         except TimeoutError as error:
             raise self._late(has_begun=answer.has_begun, is_over=now_s() >= end_s) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise self._failure(_reason(error), "check that it runs and that baseURL leads to it") from error
+            kind = ModelAbsent if _is_absent(error) else ModelUnavailable
+            raise self._failure(_reason(error), "check that it runs and that baseURL leads to it", kind) from error
         finally:
             answer.close()
 
@@ -149,8 +175,8 @@ class OpenAIChat:
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(_reason(error), "check that it runs and that baseURL leads to it") from error
 
-    def _failure(self, what: str, remedy: str) -> ModelUnavailable:
-        return ModelUnavailable(f"{self._where} {what}; {remedy}")
+    def _failure(self, what: str, remedy: str, kind: type[ModelUnavailable] = ModelUnavailable) -> ModelUnavailable:
+        return kind(f"{self._where} {what}; {remedy}")
 
     def _late(self, *, has_begun: bool, is_over: bool) -> ModelError:
         if has_begun and is_over:
@@ -188,18 +214,19 @@ class OpenAIChat:
             return await self._session.post(self._url, data=body, headers=self._headers, allow_redirects=False)
 
     async def _require_stream(self, response: aiohttp.ClientResponse) -> None:
-        status, kind = response.status, response.content_type
-        if status == 200 and kind not in ("application/json", "text/html"):
+        status, media = response.status, response.content_type
+        if status == 200 and media not in ("application/json", "text/html"):
             return
         if 300 <= status < 400:
             raise self._failure(f"redirects (status {status})", "write the final address as baseURL")
         code = _error_code(await _beginning(response, MAX_ERROR_BYTES))
         if status == 200:
             raise self._failure(
-                f"answered {kind}{code} where a stream was asked for",
+                f"answered {media}{code} where a stream was asked for",
                 "check that baseURL leads to an OpenAI-compatible API that can stream",
             )
-        raise self._failure(f"answered with status {status}{code}", _REMEDIES.get(status, _SEE_LOG))
+        kind = _KINDS.get(status, ModelUnavailable)
+        raise self._failure(f"answered with status {status}{code}", _REMEDIES.get(status, _SEE_LOG), kind)
 
 
 class _Answer:
@@ -286,6 +313,11 @@ def _error_code(body: bytes) -> str:
         value for value in (error.get("type"), error.get("code")) if isinstance(value, str) and _CODE.fullmatch(value)
     ]
     return f" ({', '.join(names)})" if names else ""
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether no server is there at all: a Service without pods refuses connections, or has no address."""
+    return isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError)
 
 
 def _reason(error: Exception) -> str:

@@ -16,3 +16,5 @@ class Answer(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     model: str | None = None
     is_partial: bool = False
+    retry_after_s: int | None = None
+    """When the question is worth asking again: of a static reply in the place of a model that wakes."""

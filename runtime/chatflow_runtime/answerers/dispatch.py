@@ -21,6 +21,7 @@ from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.domain import routing
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, next_scene
 from chatflow_runtime.domain.ladder import RUNG_OF
+from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.prompt import ChatMessage, build_prompt
 from chatflow_runtime.domain.reply import Origin, Reply
 from chatflow_runtime.domain.routing import Intent, Rules
@@ -50,8 +51,8 @@ class Question(msgspec.Struct, frozen=True):
     uid: str
     message_id: str
     text: str
-    revision: str
-    """Of the models and the knowledge that answer it; the cache is scoped to it."""
+    revision: str | None
+    """Of the models and the knowledge that answer it; the cache is scoped to it. None: the answer is not kept."""
     classification: Classification
     cached: CachedAnswer | None = None
     is_refused: bool = False
@@ -116,6 +117,7 @@ class Dispatcher:
             usage=answer.usage,
             model=answer.model,
             is_partial=answer.is_partial,
+            retry_after_s=answer.retry_after_s,
             at_ms=self.clock.now_ms(),
         )
         return Outcome(step.event, step.memory, reply, step.records)
@@ -191,7 +193,9 @@ class Dispatcher:
             answer = Answer(question.cached.answer.text, Origin.CACHE, citations=question.cached.answer.citations)
         else:
             answer = await self._from_knowledge_or_models(question, conversation, route, sink, history)
-        records = () if answer.origin in (Origin.CACHE, Origin.KNOWLEDGE) else (self._labelling(question, answer),)
+        # Where no model looked at the question, its label would not teach it anything.
+        is_learnt_from = answer.origin not in (Origin.CACHE, Origin.KNOWLEDGE) and not question.classification.is_missed
+        records = (self._labelling(question, answer),) if is_learnt_from else ()
         if route.resume is None:
             return _Step(Event.ANSWERED, conversation.memory, answer, records=records)
         return await self._resume(route.resume, conversation.memory, answer, records, sink)
@@ -210,15 +214,17 @@ class Dispatcher:
         if route.is_known:
             known = knowledge.answer(passages, config.min_score)
             if known is not None:
-                self.cache.put(question.revision, question.text, CachedAnswer(known, question.intent))
+                if question.revision is not None:
+                    self.cache.put(question.revision, question.text, CachedAnswer(known, question.intent))
                 return known
         # A message whose first attempt was interrupted stands in the stored history already.
         earlier = [message for message in conversation.history if message.message_id != question.message_id]
         prompts = self._prompts(question, history or earlier, passages)
         generated = await self.models.answer(prompts, sink)
-        if generated is not None:
+        if isinstance(generated, Answer):
             return _citing(generated, passages)
-        return Answer(self.texts.busy if self.models.models else self.texts.no_answer, Origin.STATIC)
+        text = self.texts.busy if self.models.models else self.texts.no_answer
+        return Answer(text, Origin.STATIC, retry_after_s=generated.retry_after_s)
 
     def _prompts(
         self, question: Question, history: Sequence[Message], passages: Sequence[Passage]
@@ -245,7 +251,7 @@ class Dispatcher:
         return _Step(
             Event.COLLECTED,
             _pending(waiting, memory),
-            Answer(answer.text + tail, answer.origin, answer.citations, answer.usage, answer.model, answer.is_partial),
+            msgspec.structs.replace(answer, text=answer.text + tail),
             slot=waiting.slot.name,
             records=records,
         )
@@ -257,7 +263,7 @@ class Dispatcher:
             question.uid,
             self.clock.now_ms(),
             {
-                "text": question.text,
+                "text": without_personal_data(question.text),
                 "intent": intent.name,
                 "confidence": round(intent.confidence, 4),
                 "origin": answer.origin.value,

@@ -1,24 +1,42 @@
-"""Answers from language models: the ladder's rungs L1, walked until one of them gives a first token."""
+"""Answers from language models: the ladder's rungs L1, walked until one of them gives a first token.
+
+A model of which no server runs may have its turns held (`demand`) before the next one is asked; one that fails or is
+slow is passed over (`guard`).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+import msgspec
 import structlog
 
 from chatflow_runtime.answerers.answer import Answer
-from chatflow_runtime.domain.ladder import MODELS
+from chatflow_runtime.answerers.demand import Demand
+from chatflow_runtime.answerers.guard import Attempt, Guards
+from chatflow_runtime.domain.ladder import MODELS, WAKING_RETRY_S
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Usage
-from chatflow_runtime.errors import ModelError
+from chatflow_runtime.errors import AnswerTooLong, ModelAbsent, ModelError, PromptRefused
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import Delta, LanguageModel
 from chatflow_runtime.sink import DeltaSink
 
 log = structlog.get_logger()
+
+HARMLESS = (ModelAbsent, PromptRefused, AnswerTooLong)
+"""Failures that say nothing of how the model's servers fare: that none runs is told at once and has to be told, so that
+one wakes; the others come of the prompt and the limits."""
+
+
+class Unanswered(msgspec.Struct, frozen=True):
+    """No model began to answer. `retry_after_s`: when one that was not running may be awake."""
+
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +48,52 @@ class ModelLadder:
     metrics: Metrics
     broken_off: str
     """Notice that ends an answer whose stream broke off."""
+    guards: Guards
+    demands: Mapping[Origin, Demand] = field(default_factory=lambda: {origin: Demand(origin) for origin in MODELS})
 
-    async def answer(self, prompts: Mapping[Origin, Sequence[ChatMessage]], sink: DeltaSink | None) -> Answer | None:
-        """The first model's answer that begins in time, or None when none does. Pieces go to `sink` as they come."""
+    async def answer(
+        self, prompts: Mapping[Origin, Sequence[ChatMessage]], sink: DeltaSink | None
+    ) -> Answer | Unanswered:
+        """The first model's answer that begins in time. Pieces go to `sink` as they come."""
+        is_waking = False
         for origin in MODELS:
             model = self.models.get(origin)
             if model is None:
                 continue
-            stream = _Stream(model, origin, self.moderator, self.metrics, sink)
+            attempt = self.guards.of(origin, self.guards.slow_s).admit()
+            if attempt is None:
+                continue
+            stream = _Stream(model, origin, self.moderator, self.metrics, sink, attempt)
             try:
-                return await stream.run(prompts[origin])
+                with attempt:
+                    return await self.demands[origin].ask(partial(stream.run, prompts[origin]))
             except ModelError as error:
+                is_waking = is_waking or isinstance(error, ModelAbsent)
                 self.metrics.model_error(origin, error.code)
                 log.warning("model_failed", origin=origin, model=model.name, code=error.code, reason=str(error))
                 if stream.has_begun:
                     return await stream.broken(self.broken_off)
-        return None
+        return Unanswered(WAKING_RETRY_S if is_waking else None)
 
 
 class _Stream:
     """One answer under way."""
 
     def __init__(
-        self, model: LanguageModel, origin: Origin, moderator: Moderator, metrics: Metrics, sink: DeltaSink | None
+        self,
+        model: LanguageModel,
+        origin: Origin,
+        moderator: Moderator,
+        metrics: Metrics,
+        sink: DeltaSink | None,
+        attempt: Attempt,
     ) -> None:
         self._model = model
         self._origin = origin
         self._moderation = moderator.stream()
         self._metrics = metrics
         self._sink = sink
+        self._attempt = attempt
         self._parts: list[str] = []
         self._usage: Usage | None = None
         self.has_begun = False
@@ -72,6 +107,7 @@ class _Stream:
                 if isinstance(piece, Delta):
                     if not self.has_begun:
                         self.has_begun = True
+                        self._attempt.began(time.monotonic() - began_s)
                         self._metrics.first_token(self._origin, time.monotonic() - began_s)
                     await self._pass_on(self._moderation.feed(piece.text))
                     if self._moderation.is_refused:
@@ -79,6 +115,10 @@ class _Stream:
                 else:
                     self._usage = piece
                     self._metrics.tokens(self._origin, piece)
+        except ModelError as error:
+            if not isinstance(error, HARMLESS):
+                self._attempt.failed()
+            raise
         finally:
             await pieces.aclose()
         await self._pass_on(self._moderation.finish())

@@ -17,7 +17,8 @@ _KEPT_CHARACTERS = 20_000
 
 
 def fold(text: str) -> str:
-    """The text in lower case, half width, simplified characters, without accents and invisible characters.
+    """The text in lower case, half width, simplified characters, without accents and invisible characters, with Latin
+    letters for those of other scripts that look like them.
 
     Characters are decomposed (NFKD) and stripped of their marks: what is equal under NFKC folds to the same.
     """
@@ -62,6 +63,16 @@ class _Folds(dict[int, str]):
 _FOLDS = _Folds()
 _RUN_OF_SPACES = re.compile(" {2,}")
 _MARKS = ("Mn", "Me")
+_LOOKALIKES = dict(
+    zip(
+        "авгеһіјкӏмнорѕстухьԁԛԝѵαβγεζηικμνορτυχωհոօսցզıɑɡɩ",
+        "abrehijklmhopsctyxbdqwvabyezhikmvoptuxwhnougqiagi",
+        strict=True,
+    )
+)
+"""Lower-case Cyrillic, Greek, Armenian and phonetic letters whose shape, or whose capital's shape, is that of a Latin
+letter (Unicode Technical Standard 39, confusables). Words of those scripts fold like the texts that hold them, so they
+are still found."""
 
 
 def _fold_character(character: str) -> str:
@@ -72,7 +83,7 @@ def _fold_character(character: str) -> str:
     # Folding the case may compose anew, hence the second decomposition.
     lower = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
     kept = (one for one in lower if unicodedata.category(one) not in _MARKS and not is_invisible(one))
-    return "".join(" " if one.isspace() else simplify_character(one) for one in kept)
+    return "".join(" " if one.isspace() else _LOOKALIKES.get(one) or simplify_character(one) for one in kept)
 
 
 def _replace(match: re.Match[str]) -> str:

@@ -56,7 +56,7 @@ def parse_words(text: str, source: str) -> tuple[str, ...]:
 
 
 class Moderator:
-    """Checks texts against one flow's words. Immutable; a changed list makes a new one."""
+    """Checks texts against one flow's words."""
 
     def __init__(self, patterns: _Patterns | None, action: ModerationAction, refusal: str) -> None:
         self._patterns = patterns
@@ -81,16 +81,21 @@ class Moderator:
             return cls(None, action, refusal)
         return cls(_Patterns(listed, _variants(allow, "moderation.allow")), action, refusal)
 
+    def swap(self, other: Moderator) -> None:
+        """Go by another's words from the next text on; streams under way keep theirs."""
+        self._patterns = other._patterns
+
     def check(self, text: str) -> Verdict:
         """The verdict on a whole text."""
-        if self._patterns is None:
+        patterns = self._patterns
+        if patterns is None:
             return Verdict(False, text)
-        spans = self._patterns.spans(fold(text))
+        spans = patterns.spans(fold(text))
         if not spans:
             return Verdict(False, text)
         _, offsets = fold_pieces(text)
         matches = tuple(
-            Match(self._patterns.words[index], offsets[start], offsets[end - 1] + 1) for start, end, index in spans
+            Match(patterns.words[index], offsets[start], offsets[end - 1] + 1) for start, end, index in spans
         )
         masked = _masked(text, [(match.start, match.end) for match in matches])
         return Verdict(self._action is ModerationAction.REJECT, masked, matches)

@@ -73,6 +73,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     usage: Usage | None = None
     model: str | None = None
     is_partial: bool = False
+    retry_after_s: int | None = None
+    """When the question is worth asking again, for a static reply while a model wakes."""
     at_ms: int = 0
 
 

@@ -1,14 +1,18 @@
-"""The admin port: /livez, /readyz, /metrics. `bootstrap` starts it and tells `Health` how far the gateway is."""
+"""The admin port: /livez, /readyz, /metrics, /debug/breakers. `bootstrap` starts it and tells `Health` how far the
+gateway is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-TEXT = "text/plain; charset=utf-8"
+from chatflow_runtime.domain.breaker import Snapshot
+
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
 class Health:
@@ -52,8 +56,11 @@ class Health:
         self._on_drain.append(callback)
 
 
-def create_admin_app(health: Health, registry: CollectorRegistry) -> ASGIApp:
-    """The admin port's application. It shares the gateway's event loop: an answer to /livez proves that it runs."""
+def create_admin_app(
+    health: Health, registry: CollectorRegistry, breakers: Callable[[], Mapping[str, Snapshot]] = dict
+) -> ASGIApp:
+    """The admin port's application. It shares the gateway's event loop: an answer to /livez proves that it runs.
+    `breakers` gives the circuit breakers by backend."""
 
     def answer(path: str, accept: str) -> tuple[int, str, bytes]:
         match path:
@@ -64,8 +71,10 @@ def create_admin_app(health: Health, registry: CollectorRegistry) -> ASGIApp:
             case "/metrics":
                 encode, content_type = choose_encoder(accept)
                 return 200, content_type, encode(registry)
+            case "/debug/breakers":
+                return 200, JSON, msgspec.json.format(msgspec.json.encode(breakers())) + b"\n"
             case _:
-                return 404, TEXT, b"this port serves /livez, /readyz and /metrics\n"
+                return 404, TEXT, b"this port serves /livez, /readyz, /metrics and /debug/breakers\n"
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  Nothing here has a body.
         if scope["type"] != "http":

@@ -7,7 +7,7 @@ import msgspec
 from chatflow_runtime.metrics import Channel
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departure
-from chatflow_runtime.web.exchange import Exchange
+from chatflow_runtime.web.exchange import Exchange, retry_after
 from chatflow_runtime.web.services import Incoming, Services
 from chatflow_runtime.web.sse import EventStream, event_of
 
@@ -35,7 +35,8 @@ class Chat:
             return
         with self._services.departures.patient(exchange.receive):
             item = await self._services.answer(Channel.REST, message)
-        await exchange.respond(200, wire.encode(wire.reply_of(item, wire.ChatReply)))
+        reply = wire.reply_of(item, wire.ChatReply)
+        await exchange.respond(200, wire.encode(reply), headers=retry_after(reply.retry_after_s))
 
     async def rate(self, exchange: Exchange) -> None:
         """Keep a rating."""

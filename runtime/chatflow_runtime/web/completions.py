@@ -17,7 +17,7 @@ from chatflow_runtime.metrics import Channel
 from chatflow_runtime.web import completion_types as types
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departure
-from chatflow_runtime.web.exchange import Exchange
+from chatflow_runtime.web.exchange import Exchange, retry_after
 from chatflow_runtime.web.problems import OPENAI_STYLE
 from chatflow_runtime.web.services import Incoming, Services
 from chatflow_runtime.web.sse import EventStream
@@ -50,7 +50,8 @@ class Completions:
             return
         with self._services.departures.patient(exchange.receive):
             item = await self._services.answer(Channel.OPENAI, message, history=history)
-        await exchange.respond(200, wire.encode(self._completion(message, item)))
+        completion = self._completion(message, item)
+        await exchange.respond(200, wire.encode(completion), headers=retry_after(completion.chatflow.retry_after_s))
 
     def _message(self, exchange: Exchange, request: types.CompletionRequest, body: bytes) -> Incoming:
         last = request.messages[-1]

@@ -126,9 +126,7 @@ class Exchange:
         if self.has_begun:
             await self.write(self.style.frame(problem), more=False)
             return
-        extra = list(headers or ())
-        if problem.retry_after_s is not None:
-            extra.append((b"retry-after", b"%d" % problem.retry_after_s))
+        extra = list(headers or ()) + retry_after(problem.retry_after_s)
         await self.respond(problem.status, self.style.body(problem), self.style.content_type, extra)
 
     async def decorated_send(self, message: Message) -> None:
@@ -145,6 +143,11 @@ class Exchange:
 
 def _request_id_header(request_id: str) -> tuple[bytes, bytes]:
     return b"x-request-id", request_id.encode()
+
+
+def retry_after(seconds: int | None) -> list[tuple[bytes, bytes]]:
+    """The header that says when to try again, where that is known."""
+    return [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
 
 
 def query_parameter(scope: Scope, name: str) -> str | None:

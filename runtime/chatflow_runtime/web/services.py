@@ -11,6 +11,7 @@ import msgspec
 from chatflow_api.runtime_config import RuntimeConfig
 
 from chatflow_runtime.domain.conversation import Message, Scene
+from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.reply import OutboxItem, Reply
 from chatflow_runtime.errors import ChatFlowError, InvalidMessage
 from chatflow_runtime.metrics import CLIENT_LEFT, Channel, Metrics
@@ -127,8 +128,12 @@ class Services:
             RecordKind.RATING,
             uid,
             self.clock.now_ms(),
-            {"score": score, "scale": scale, "message_id": message_id, "comment": comment},
+            {"score": score, "scale": scale, "message_id": message_id, "comment": _kept(comment)},
         )
         scene = await self.store.rate(uid, record)
         self.metrics.rated(score)
         return scene
+
+
+def _kept(comment: str | None) -> str | None:
+    return None if comment is None else without_personal_data(comment)

@@ -65,6 +65,7 @@ class ChatReply(msgspec.Struct, frozen=True):
     usage: Usage | None
     model: str | None
     is_partial: bool
+    retry_after_s: Annotated[int | None, Meta(description="Set when a model is waking: ask again after this long.")]
     at_ms: Annotated[int, Meta(description="Unix time in ms.")]
 
 
@@ -191,6 +192,7 @@ def reply_of(item: OutboxItem, kind: type[ReplyType]) -> ReplyType:
         reply.usage,
         reply.model,
         reply.is_partial,
+        reply.retry_after_s,
         reply.at_ms,
     )
 

@@ -20,6 +20,7 @@ from chatflow_runtime.adapters.knowledge.lexical import LexicalIndex, build_post
 from chatflow_runtime.adapters.knowledge.segmentation import is_unspaced
 from chatflow_runtime.adapters.knowledge.vectors import (
     EXACT_ROWS,
+    PROBE,
     Encoder,
     Similarities,
     VectorIndex,
@@ -36,8 +37,6 @@ Integers = NDArray[np.int32]
 LEXICAL_CANDIDATES = 200
 """Entries that lexical search adds to those that faiss proposes."""
 _SORTED_WHOLE = 1_000
-_PROBE = "退款多久能到账？ How long does a refund take?"
-"""What an encoder makes of it tells whether it is the one that an index was built with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def build_index(
     schema. An encoder of no dimensions stands for none. With more than `exact_rows` vectors faiss is used. Raises
     ArtefactInvalid when it is needed and missing."""
     entries = msgspec.msgpack.encode(knowledge.entries)
-    probe = None if encoder is None else np.asarray(encoder.encode([_PROBE]), dtype=np.float16)
+    probe = None if encoder is None else np.asarray(encoder.encode([PROBE])[0], dtype=np.float32)
     if probe is None or probe.size == 0:
         encoder = probe = None
     version = _version(entries, probe, exact_rows)
@@ -70,11 +69,12 @@ def build_index(
 
     def fill(work: Path) -> None:
         storage.write_text_index(work, entries, build_postings(knowledge.entries))
-        if encoder is None or not knowledge.entries:
+        if encoder is None or probe is None or not knowledge.entries:
             return
         rows, centre = encoded(knowledge.entries, encoder)
         np.save(work / storage.VECTORS, rows)
         np.save(work / storage.CENTRE, centre)
+        np.save(work / storage.PROBE, probe)
         if len(rows) > exact_rows:
             build_approximate(rows, work / storage.APPROXIMATE)
 
@@ -114,6 +114,11 @@ class KnowledgeIndex:
     def dimension(self) -> int | None:
         """Length of the vectors that questions are compared by; None when there are none (light mode)."""
         return self.vectors.dimension if self.vectors else None
+
+    @property
+    def probe(self) -> Floats | None:
+        """What the encoder of those vectors makes of PROBE; None when there are none."""
+        return self.vectors.probe if self.vectors else None
 
     @property
     def is_heavy(self) -> bool:
@@ -251,9 +256,9 @@ def _counts(entries: Sequence[Entry], *, has_vectors: bool) -> storage.Counts:
     )
 
 
-def _version(entries: bytes, probe: NDArray[np.float16] | None, exact_rows: int) -> str:
+def _version(entries: bytes, probe: Floats | None, exact_rows: int) -> str:
     digest = hashlib.blake2b(entries, digest_size=8, person=b"knowledge")
     digest.update(f"{storage.SCHEMA} {exact_rows}".encode())
     if probe is not None:
-        digest.update(probe.tobytes())
+        digest.update(probe.astype(np.float16).tobytes())
     return digest.hexdigest()

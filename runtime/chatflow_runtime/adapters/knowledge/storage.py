@@ -21,13 +21,14 @@ from chatflow_runtime.adapters.knowledge.lexical import Postings
 from chatflow_runtime.adapters.knowledge.vectors import VectorIndex, load_approximate
 from chatflow_runtime.errors import ArtefactInvalid
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 ENTRIES = "entries.msgpack"
 TERMS = "terms.msgpack"
 POSTINGS = "postings.npz"
 VECTORS = "vectors.npy"
 CENTRE = "centre.npy"
+PROBE = "probe.npy"
 APPROXIMATE = "vectors.faiss"
 
 _REMEDY = "build the knowledge again"
@@ -139,12 +140,13 @@ def read_vectors(folder: Path, entries: Sequence[Entry]) -> VectorIndex:
         # Many vectors are not needed at once: only the rows that faiss proposes are read.
         rows = np.load(folder / VECTORS, allow_pickle=False, mmap_mode=None if is_exact else "r")
         centre = np.load(folder / CENTRE, allow_pickle=False)
+        probe = np.load(folder / PROBE, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ArtefactInvalid(f"{folder}: the vectors cannot be read ({error}); {_REMEDY}") from error
     if not is_exact:
         approximate = load_approximate(folder / APPROXIMATE, len(rows))
     owners = np.repeat(np.arange(len(entries), dtype=np.int32), [len(entry.variants) for entry in entries])
-    return VectorIndex(rows, centre, owners, approximate)
+    return VectorIndex(rows, centre, owners, probe, approximate)
 
 
 def _checksum(path: Path) -> str:

@@ -28,6 +28,8 @@ CANDIDATE_ROWS = 256
 """Vectors that faiss proposes for a question."""
 PROBED_SHARE = 0.1
 """Share of the inverted lists that faiss looks into."""
+PROBE = "退款多久能到账 how long does a refund take"
+"""What an encoder makes of it tells whether it is the one that an index was built with. Normalised already."""
 _PASSAGE_LENGTH = 600
 _CENTRE_SHRINKAGE = 20.0
 _BATCH = 256
@@ -86,11 +88,13 @@ class Similarities:
 class VectorIndex:
     """Compares centred questions with the rows of `encoded`. `owners` gives each variant's entry, ascending.
 
-    `approximate` is a faiss index over the rows, or None for exact search.
+    `probe` is the vector of PROBE by the encoder of the rows; `approximate` a faiss index over the rows, or None for
+    exact search.
     """
 
-    def __init__(self, rows: Halves, centre: Floats, owners: Integers, approximate: Any = None) -> None:
+    def __init__(self, rows: Halves, centre: Floats, owners: Integers, probe: Floats, approximate: Any = None) -> None:
         self.centre = centre
+        self.probe = probe
         # Half precision is for the disk and for single rows: numpy multiplies it slowly.
         self._rows = rows if approximate is not None else rows[:0]
         self._variant_count = len(owners)

@@ -48,6 +48,7 @@ _ZH_REPLY = wire.ChatReply(
     usage=None,
     model=None,
     is_partial=False,
+    retry_after_s=None,
     at_ms=_AT_MS,
 )
 _EN_REPLY = wire.ChatReply(
@@ -65,6 +66,7 @@ _EN_REPLY = wire.ChatReply(
     usage=Usage(612, 27),
     model="qwen3-8b",
     is_partial=False,
+    retry_after_s=None,
     at_ms=_AT_MS,
 )
 CHAT_REPLY: Pair = {"zh": _ZH_REPLY, "en": _EN_REPLY}
