@@ -32,7 +32,7 @@ from tests_models.flow_examples import EXAMPLES
 from tests_models.onnx_files import write_encoder
 
 TEXTS = ["where is my parcel", "我要退款", "i need an invoice for my company", "tell me a joke"]
-START_S = 60.0
+START_S, ROUNDING = 120.0, 1e-5
 
 
 @dataclass
@@ -66,14 +66,14 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """A server that is ready, while the context lasts."""
+    """A server that is ready, while the context lasts. On a busy machine a request may wait for long."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         port, grpc_port = one.getsockname()[1], other.getsockname()[1]
     command = [sys.executable, "-m", "chatflow_models.serving", f"--model_dir={folder}", "--host=127.0.0.1"]
     process = subprocess.Popen(
-        [*command, f"--http_port={port}", f"--grpc_port={grpc_port}", *options],
+        [*command, f"--http_port={port}", f"--grpc_port={grpc_port}", "--max_wait_ms=60000", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -190,7 +190,10 @@ def test_what_cannot_be_served_is_refused_and_told_why(
 
 
 def test_too_much_at_once_is_refused_in_time_and_the_rest_is_served(artefact: Path) -> None:
-    with serving(artefact, "--max_waiting_texts=40", "--max_batch_texts=8") as server, ThreadPoolExecutor(24) as pool:
+    with (
+        serving(artefact, "--max_waiting_texts=40", "--max_batch_texts=8", "--max_wait_ms=500") as server,
+        ThreadPoolExecutor(24) as pool,
+    ):
         answers = list(pool.map(lambda _: server.predict(TEXTS * 5), range(72)))
         by_sdk = list(
             pool.map(lambda _: server.ask("POST", "/v2/models/intent/infer", **_binary(TEXTS * 5)), range(72))
@@ -198,12 +201,13 @@ def test_too_much_at_once_is_refused_in_time_and_the_rest_is_served(artefact: Pa
         codes = asyncio.run(_asked_by_grpc(server, TEXTS * 5, 72))
     statuses = [status for status, _, _ in answers]
     assert set(statuses) == {200, 429}
-    refused = next(answer for answer in answers if answer[0] == 429)
-    assert int(refused[1]["retry-after"]) >= 1
-    assert "texts wait" in refused[2]["error"]
+    refused = [answer for answer in answers if answer[0] == 429]
+    assert all(int(headers["retry-after"]) >= 1 for _, headers, _ in refused)
+    # Some find the queue full; on a slow machine others have waited in it for too long.
+    assert all("too much at once: " in answer["error"] for _, _, answer in refused)
+    assert any("texts wait" in answer["error"] for _, _, answer in refused)
     assert {status for status, _, _ in by_sdk} == {200, 429}
-    refused = next(answer for answer in by_sdk if answer[0] == 429)
-    assert int(refused[1]["retry-after"]) >= 1
+    assert all(int(headers["retry-after"]) >= 1 for status, headers, _ in by_sdk if status == 429)
     assert codes == {StatusCode.OK, StatusCode.RESOURCE_EXHAUSTED}
 
 
@@ -244,7 +248,7 @@ def test_nobody_takes_the_model_away_or_sends_more_than_is_read(server: Server, 
 
 
 def test_a_server_that_is_told_to_stop_answers_what_it_has_accepted(artefact: Path) -> None:
-    with serving(artefact, "--max_wait_ms=60000") as server, ThreadPoolExecutor(8) as pool:
+    with serving(artefact) as server, ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(server.predict, TEXTS * 50) for _ in range(8)]
         metrics = ""
         while "chatflow_intent_batch_texts_count" not in metrics or " 0.0" in _line(metrics, "batch_texts_count"):
@@ -309,11 +313,10 @@ def test_a_model_that_comes_into_force_takes_over_and_a_damaged_one_does_not(
                 assert status == 200
                 seen.append((answer["model_version"], answer["predictions"][0]["confidence"]))
             assert time.monotonic() < end, "the other model is not in force"
-    # An answer is that of the model which it names.
-    confidences = {
-        version: {confidence for named, confidence in seen if named == version} for version in versions.values()
-    }
-    assert all(len(found) == 1 for found in confidences.values()), confidences
+    # An answer is that of the model which it names, to the rounding that differs with the batch it was in.
+    one, other = ([found for named, found in seen if named == version] for version in versions.values())
+    assert max(other) - min(other) < ROUNDING
+    assert all(abs(found - one[0]) < ROUNDING < abs(found - other[0]) for found in one)
 
 
 @pytest.mark.parametrize(

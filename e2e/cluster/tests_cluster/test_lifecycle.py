@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -26,7 +27,8 @@ from e2e.harness.workspace import Workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 CYCLES = 10
-DOWN_WITHIN_S = 5.0
+GONE_WITHIN_S = 30.0
+"""Six times what `down` takes; a busy machine is given time, a bed that hangs is not."""
 RESIDENT_AT_MOST = 1.2 * 1024**3
 
 
@@ -80,8 +82,15 @@ def serve(bed: Bed) -> Workspace:
     return workspace
 
 
+def assert_gone(bed: Bed, before: dict[str, list[str]]) -> None:
+    """Nothing of the bed is left. The kernel takes a namespace's interfaces away after its last process has ended."""
+    wait_until(lambda: traces(bed) == before, GONE_WITHIN_S)
+    assert traces(bed) == before
+
+
 def test_ten_cycles_in_a_row_leave_nothing_behind(bed: Bed) -> None:
     before = traces(bed)
+    took = list[float]()
     for cycle in range(CYCLES):
         run("up", "--node")
         if cycle == 0:
@@ -89,8 +98,10 @@ def test_ten_cycles_in_a_row_leave_nothing_behind(bed: Bed) -> None:
             assert total_resident_bytes(bed) < RESIDENT_AT_MOST
         begin = time.monotonic()
         run("down")
-        assert time.monotonic() - begin < DOWN_WITHIN_S
-        assert traces(bed) == before
+        took.append(time.monotonic() - begin)
+        assert_gone(bed, before)
+    print(f"down: median {median(took):.1f} s, at most {max(took):.1f} s")
+    assert max(took) < GONE_WITHIN_S
 
 
 def test_up_repairs_the_kill_of_any_one_process(bed: Bed) -> None:
@@ -125,4 +136,4 @@ def test_a_control_plane_without_a_node_serves_and_goes(bed: Bed) -> None:
     kubectl.within("default").apply(*objects)
     assert len(kubectl.within("default").list("configmaps")) == len(objects) + 1
     run("down")
-    assert traces(bed) == before
+    assert_gone(bed, before)

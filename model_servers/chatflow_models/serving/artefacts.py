@@ -44,7 +44,7 @@ async def follow(folder: Path, service: IntentService) -> None:
         try:
             version = _in_force(folder)
             if version not in (None, service.version):
-                await asyncio.to_thread(lambda path: service.swap(IntentModel.load(path)), folder / "intent" / version)
+                await service.swap(await asyncio.to_thread(IntentModel.load, folder / "intent" / version))
                 log.info("model %s (%s) is in force", service.name, service.version)
         except (IntentError, OSError) as error:
             if said != (said := str(error)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -117,11 +118,10 @@ class IntentService:
         """Work on batches of every size, so that the first request finds everything loaded and its speed is known."""
         self._cost = self._warmed(self._model)
 
-    def swap(self, model: IntentModel) -> None:
-        """Answer with another model of the same flow from the next batch on. Blocks until that one is warm, so that it
-        is to be called beside the event loop."""
-        self._warmed(model)
-        self._model = model
+    async def swap(self, model: IntentModel) -> None:
+        """Answer with another model of the same flow from the next batch on, once that one is warm."""
+        await asyncio.to_thread(self._warmed, model)
+        self._model = model  # On the event loop, or `version` could change between a `predict` and what follows it.
 
     def _work(self, texts: Sequence[str]) -> list[Prediction]:
         return self._model.predict(texts)
