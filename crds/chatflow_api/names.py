@@ -48,6 +48,16 @@ def records_key(flow: str, number: int) -> str:
     return f"rec:{hash_tag(flow, number)}"
 
 
+def workers_key(flow: str) -> str:
+    """The workers of a flow by the time, in ms, at which they last told that they live (sorted set)."""
+    return f"workers:{{{flow}}}"
+
+
+def lease_key(flow: str, number: int) -> str:
+    """Which worker has a partition, until when, and the token of that ownership (hash)."""
+    return f"lease:{hash_tag(flow, number)}"
+
+
 def wake_channel(flow: str, number: int) -> str:
     """Channel on which a commit tells which user of a partition has news."""
     return f"wake:{hash_tag(flow, number)}"

@@ -42,11 +42,13 @@ from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import StateUnavailable
 from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock
 from chatflow_runtime.settings import Settings, SettingsInvalid
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import RedisStore
 from chatflow_runtime.state.rules import Rules as StateRules
 from chatflow_runtime.state.scripts import render
@@ -184,7 +186,11 @@ async def run_worker(settings: Settings) -> None:
         health.waits_for("Redis")
         link = link_to(settings.redis_url, name="chatflow-worker", scripts=render(rules).all())
         await parts.enter_async_context(_opened(link))
-        worker = Worker(RedisDueStore(link, config.flow.key, rules, texts.notice), RecordFiles(settings.sink_dir))
+        leases = RedisLeases(link, config.flow.key, rules)
+        ownership = Ownership(leases, f"{socket.gethostname()}-{secrets.token_hex(6)}", CLOCK.monotonic_s)
+        due = RedisDueStore(link, config.flow.key, rules, texts.notice)
+        worker = Worker(due, RecordFiles(settings.sink_dir), ownership)
+        parts.push_async_callback(worker.leave)
         await parts.enter_async_context(_background(worker.run(), stop))
         health.warmed()
         log.info("worker_ready", flow=config.flow.name)

@@ -252,6 +252,27 @@ class DueStore(Protocol):
         """Remove records that a sink has kept."""
 
 
+class LeaseStore(Protocol):
+    """Who of a flow's workers has which partition. Raises StateError."""
+
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts that is not renewed, and how long a worker counts that is not heard of."""
+
+    async def attend(self, worker: str) -> Sequence[str]:
+        """Tell that a worker lives; everyone who has told of late, itself included."""
+
+    async def leave(self, worker: str) -> None:
+        """Tell that a worker goes."""
+
+    async def lease(self, partition: int, worker: str) -> int | None:
+        """Take a partition, or renew the lease on it: the token, greater than those of all owners before; None while
+        another worker has it."""
+
+    async def free(self, partition: int, worker: str, token: int) -> None:
+        """Give a partition up; does nothing when it is lost already."""
+
+
 class RecordSink(Protocol):
     """Keeps records for people; writing one twice keeps it once."""
 

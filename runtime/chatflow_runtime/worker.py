@@ -1,19 +1,21 @@
 """The worker role: between turns it ends silent conversations and carries records to their sink.
 
-`bootstrap` runs one; several may share the partitions, since every step is safe to repeat.
+`bootstrap` runs one; several share the partitions by `ownership`. Every step is safe to repeat, so that one may have
+begun with another worker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from chatflow_api.names import PARTITIONS
 
-from chatflow_runtime.errors import ChatFlowError, StateUnavailable
+from chatflow_runtime.errors import ChatFlowError, StateError, StateUnavailable
+from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import DueStore, RecordSink
 
 _log = structlog.get_logger(__name__)
@@ -23,14 +25,14 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Sweeps its partitions every `tick_s`. `wait` and `jitter` (0 to 1) are asyncio.sleep and chance, unless a test
-    hands in its own."""
+    """Sweeps the partitions that it owns every `tick_s`. `wait` and `jitter` (0 to 1) are asyncio.sleep and chance,
+    unless a test hands in its own."""
 
     def __init__(
         self,
         due: DueStore,
         sink: RecordSink,
-        partitions: Sequence[int] = range(PARTITIONS),
+        ownership: Ownership,
         *,
         tick_s: float = 1.0,
         batch: int = 100,
@@ -39,7 +41,7 @@ class Worker:
     ) -> None:
         self._due = due
         self._sink = sink
-        self._partitions = partitions
+        self._ownership = ownership
         self._tick_s = tick_s
         self._batch = batch
         self._wait = wait
@@ -64,28 +66,34 @@ class Worker:
             await self._wait(self._pause_s(outages))
 
     async def tick(self) -> None:
-        """One pass over all partitions: notices and ends, then records. Raises the first failure after every partition
-        had its turn."""
+        """One pass over all partitions of this worker: notices and ends, then records. Raises the first failure after
+        every partition had its turn."""
         failures: list[BaseException] = []
-        await self._on_each(self._due.sweep, failures)
-        fetched = await self._on_each(lambda partition: self._due.records(partition, self._batch), failures)
+        owned = list(await self._ownership.refresh())
+        await self._on_each(owned, self._due.sweep, failures)
+        fetched = await self._on_each(owned, lambda partition: self._due.records(partition, self._batch), failures)
         batches = {partition: batch for partition, batch in fetched.items() if batch}
         if batches:
             await self._sink.write([record for batch in batches.values() for record in batch])
-            await self._on_each(lambda partition: self._due.discard(partition, batches.get(partition, ())), failures)
+            await self._on_each(list(batches), lambda number: self._due.discard(number, batches[number]), failures)
             _log.info("worker.records_kept", records=sum(map(len, batches.values())))
         if failures:
             raise next((failure for failure in failures if isinstance(failure, StateUnavailable)), failures[0])
 
+    async def leave(self) -> None:
+        """Hand the partitions on to other workers, or to this one's successor; without a server they are free later."""
+        with contextlib.suppress(StateError):
+            await self._ownership.leave()
+
     async def _on_each(
-        self, step: Callable[[int], Coroutine[Any, Any, T]], failures: list[BaseException]
+        self, partitions: Sequence[int], step: Callable[[int], Coroutine[Any, Any, T]], failures: list[BaseException]
     ) -> dict[int, T]:
         """The results of a step by partition, all partitions at once so that their commands share writes."""
-        results = await asyncio.gather(*map(step, self._partitions), return_exceptions=True)
+        results = await asyncio.gather(*map(step, partitions), return_exceptions=True)
         failures.extend(result for result in results if isinstance(result, BaseException))
         return {
             partition: result
-            for partition, result in zip(self._partitions, results, strict=True)
+            for partition, result in zip(partitions, results, strict=True)
             if not isinstance(result, BaseException)
         }
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
 from chatflow_runtime.domain.conversation import Event, Memory, Scene
 from chatflow_runtime.domain.reply import Origin, Reply, Rung
+from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import (
     Claimed,
     Clock,
     Committed,
     ConversationStore,
     DueStore,
+    LeaseStore,
     Outcome,
     Record,
     RecordKind,
     Turn,
 )
 from chatflow_runtime.state.connection import Patience
+from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
-from chatflow_runtime.state.redis_due import open_redis_due_store
+from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import open_redis_store
 from chatflow_runtime.state.rules import Rules
+from chatflow_runtime.state.scripts import render
 
 PATIENT = Patience(timeout_s=30.0)
 """For tests that are not about time: the machine may be busy with other things."""
@@ -62,12 +68,17 @@ def notice_text(kind: Literal["closing", "ended"], seconds: float) -> str:
 
 @dataclass
 class Case:
-    """A store and a due store on the same state."""
+    """The stores on one state."""
 
     store: ConversationStore
     due: DueStore
+    leases: LeaseStore
     time: ManualClock
     attempts: count[int] = field(default_factory=lambda: count(1))
+
+    def ownership(self, worker: str = "worker") -> Ownership:
+        """The leases of one worker, by the case's clock."""
+        return Ownership(self.leases, worker, lambda: self.time.at_ms / 1000)
 
     def turn(self, message_id: str, uid: str = "u", text: str | None = None) -> Turn:
         """A new attempt at a message."""
@@ -105,12 +116,27 @@ def record(uid: str = "u", kind: RecordKind = RecordKind.LABELLING, **fields: st
     return Record(kind=kind, uid=uid, at_ms=1_790_000_001_000, fields=fields)
 
 
+Open = Callable[[Rules], AbstractAsyncContextManager[Case]]
+"""Opens the stores of one kind, with rules of one's choice."""
+
+
 @asynccontextmanager
 async def memory_case(rules: Rules = RULES) -> AsyncIterator[Case]:
     """The in-memory twin."""
     time = ManualClock()
     store = MemoryStore(rules, time.clock, notice_text)
-    yield Case(store, store, time)
+    yield Case(store, store, MemoryLeases(rules, time.clock), time)
+
+
+@asynccontextmanager
+async def _opened_link(url: str, rules: Rules) -> AsyncIterator[Link]:
+    """A connection as a worker has one."""
+    link = link_to(url, scripts=render(rules).all(), patience=PATIENT)
+    try:
+        await link.open()
+        yield link
+    finally:
+        await link.close()
 
 
 @asynccontextmanager
@@ -119,6 +145,10 @@ async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -
     time, flow = ManualClock(), flow or new_flow()
     async with (
         open_redis_store(url, flow, rules, clock=time.clock, patience=PATIENT) as store,
-        open_redis_due_store(url, flow, rules, notice_text, clock=time.clock, patience=PATIENT) as due,
+        _opened_link(url, rules) as link,
     ):
-        yield Case(store, due, time)
+        due, leases = (
+            RedisDueStore(link, flow, rules, notice_text, time.clock),
+            RedisLeases(link, flow, rules, time.clock),
+        )
+        yield Case(store, due, leases, time)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
@@ -14,29 +12,7 @@ from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.errors import ClaimLost, InvalidMessage
 from chatflow_runtime.ports import Answered, Claimed, RecordKind, Rejected, Wait, Waiting
 from chatflow_runtime.state.rules import Rules
-from tests_runtime.state_cases import RULES, Case, memory_case, outcome, record, server_case
-from tests_runtime.state_servers import Cluster, ServerKind, Servers, installed, running_cluster
-
-Open = Callable[[Rules], AbstractAsyncContextManager[Case]]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Three primaries."""
-    with running_cluster() as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", *installed(), "cluster"])
-def open_case(request: pytest.FixtureRequest, state_servers: Servers) -> Open:
-    """Opens the store under test with rules of one's choice."""
-    if request.param == "memory":
-        return memory_case
-    if request.param == "cluster":
-        url = request.getfixturevalue("cluster").url
-        return lambda rules: server_case(url, rules)
-    server = state_servers(ServerKind(request.param))
-    return lambda rules: server_case(server.url, rules)
+from tests_runtime.state_cases import RULES, Open, outcome, record
 
 
 def busy(policy: WhileBusy) -> Rules:

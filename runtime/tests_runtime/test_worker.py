@@ -93,7 +93,7 @@ async def test_a_worker_sends_notices_ends_conversations_and_keeps_records(
             await commit_records(case, uid, record(uid, text="退款多久到账？", confidence=0.4))
         await case.store.rate(users[0], record(users[0], RecordKind.RATING, stars=5))
         ticks = Ticks()
-        worker = Worker(case.due, RecordFiles(tmp_path / "records"), range(PARTITIONS), wait=ticks.wait)
+        worker = Worker(case.due, RecordFiles(tmp_path / "records"), case.ownership(), wait=ticks.wait)
         running = asyncio.create_task(worker.run())
         assert await ticks.passed() == 1.0
         kept = lines(tmp_path / "records")
@@ -118,7 +118,7 @@ async def test_an_outage_is_logged_when_it_begins_and_ends_and_costs_nothing(met
     async with memory_case() as case:
         await commit_records(case, "u", record(n=1), record(n=2))
         due, ticks = Failing(case.due, method), Ticks()
-        worker = Worker(due, RecordFiles(tmp_path), wait=ticks.wait, jitter=lambda: 1.0)
+        worker = Worker(due, RecordFiles(tmp_path), case.ownership(), wait=ticks.wait, jitter=lambda: 1.0)
         with capture_logs() as logs:
             running = asyncio.create_task(worker.run())
             assert [await ticks.passed() for _ in range(7)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -136,7 +136,7 @@ async def test_a_failing_sweep_does_not_keep_records_from_their_sink(tmp_path: P
     async with memory_case() as case:
         await commit_records(case, "u", record(n=1))
         with pytest.raises(StateUnavailable):
-            await Worker(Failing(case.due, "sweep"), RecordFiles(tmp_path)).tick()
+            await Worker(Failing(case.due, "sweep"), RecordFiles(tmp_path), case.ownership()).tick()
         assert len(lines(tmp_path)["labelling-2026-09-21.jsonl"]) == 1
 
 
@@ -145,7 +145,7 @@ async def test_a_sink_that_cannot_write_loses_nothing(tmp_path: Path) -> None:
         await commit_records(case, "u", record(n=1))
         blocked = tmp_path / "records"
         blocked.write_text("a file where the folder should be")
-        worker = Worker(case.due, RecordFiles(blocked))
+        worker = Worker(case.due, RecordFiles(blocked), case.ownership())
         with pytest.raises(OSError, match="exists"):
             await worker.tick()
         blocked.unlink()
@@ -157,9 +157,9 @@ async def test_a_crash_between_write_and_discard_keeps_each_record_once(tmp_path
     async with memory_case() as case:
         await commit_records(case, "u", record(n=1), record(n=2))
         with pytest.raises(StateUnavailable):
-            await Worker(Failing(case.due, "discard"), RecordFiles(tmp_path)).tick()
+            await Worker(Failing(case.due, "discard"), RecordFiles(tmp_path), case.ownership()).tick()
         await case.store.rate("v", record("v", n=3))
-        await Worker(case.due, RecordFiles(tmp_path)).tick()
+        await Worker(case.due, RecordFiles(tmp_path), case.ownership()).tick()
         assert [row.fields["n"] for row in lines(tmp_path)["labelling-2026-09-21.jsonl"]] == [1, 2, 3]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import msgspec
 from chatflow_api import names
@@ -14,8 +13,7 @@ from chatflow_runtime.domain.conversation import Event
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.ports import Clock, NoticeText, Record
 from chatflow_runtime.state.codec import NOTICES, RECORDS
-from chatflow_runtime.state.connection import Patience
-from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.link import Link
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
 
@@ -87,22 +85,3 @@ class RedisDueStore:
 
     def _now(self) -> str | int:
         return "" if self._clock is None else self._clock.now_ms()
-
-
-@asynccontextmanager
-async def open_redis_due_store(
-    url: str,
-    flow: str,
-    rules: Rules,
-    notice_text: NoticeText,
-    *,
-    clock: Clock | None = None,
-    patience: Patience | None = None,
-) -> AsyncIterator[RedisDueStore]:
-    """A due store with its connection, closed at the end. StateUnavailable when the server cannot be reached."""
-    link = link_to(url, name="chatflow-worker", scripts=render(rules).all(), patience=patience)
-    try:
-        await link.open()
-        yield RedisDueStore(link, flow, rules, notice_text, clock)
-    finally:
-        await link.close()

@@ -42,6 +42,8 @@ class Rules:
     """A due user whose sweep crashed is due again after this long."""
     sweep_users: int = 100
     """Due users taken in one call."""
+    partition_lease_ms: int = 10_000
+    """A worker that is not heard of for this long has left, and its partitions are free."""
     notice_slack_ms: int = 1_500
     """How far the seconds named in a closing notice may be off: a worker's tick and the rounding to a second."""
 

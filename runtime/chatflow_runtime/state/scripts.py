@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from importlib import resources
 from typing import TypeVar
@@ -60,10 +60,13 @@ class Scripts:
     rate: Script
     due: Script
     settle: Script
+    attend: Script
+    lease: Script
+    free: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
-        return (self.load, self.renew, self.commit, self.release, self.rate, self.due, self.settle)
+        return tuple(getattr(self, each.name) for each in fields(self))
 
 
 def render(rules: Rules) -> Scripts:
@@ -84,6 +87,9 @@ def render(rules: Rules) -> Scripts:
         rate=script("rate", envelope, lookups),
         due=script("due", clock),
         settle=script("settle", clock, envelope, lookups),
+        attend=script("attend", clock),
+        lease=script("lease", clock),
+        free=script("free"),
     )
 
 
@@ -109,6 +115,7 @@ def _constants(rules: Rules) -> dict[str, str]:
         "OUTBOX": rules.outbox_items,
         "TIDY": rules.tidy_turns,
         "RECORDS": rules.partition_records,
+        "PARTITION_LEASE_MS": rules.partition_lease_ms,
         "SWEEP_LEASE_MS": rules.sweep_lease_ms,
         "SWEEP_USERS": rules.sweep_users,
         **{status.name: status.value for status in Status},

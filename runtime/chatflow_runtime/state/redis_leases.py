@@ -1,0 +1,50 @@
+"""Which worker has which partition, on Redis or Valkey: ports.LeaseStore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chatflow_api import names
+
+from chatflow_runtime.ports import Clock
+from chatflow_runtime.state.link import Link
+from chatflow_runtime.state.rules import Rules
+from chatflow_runtime.state.scripts import Status, render
+
+
+class RedisLeases:
+    """LeaseStore over a worker's connection. With a `clock` its time takes the place of the server's (tests)."""
+
+    def __init__(self, link: Link, flow: str, rules: Rules, clock: Clock | None = None) -> None:
+        self._link = link
+        self._flow = flow
+        self._scripts = render(rules)
+        self._lease_s = rules.partition_lease_ms / 1000
+        self._clock = clock
+
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts that is not renewed, and how long a worker counts that is not heard of."""
+        return self._lease_s
+
+    async def attend(self, worker: str) -> Sequence[str]:
+        """Tell that a worker lives; everyone who has told of late, itself included."""
+        found = await self._link.run(self._scripts.attend, 1, names.workers_key(self._flow), self._now(), worker)
+        return [name.decode() for name in found]
+
+    async def leave(self, worker: str) -> None:
+        """Tell that a worker goes."""
+        await self._link.call("ZREM", names.workers_key(self._flow), worker)
+
+    async def lease(self, partition: int, worker: str) -> int | None:
+        """Take a partition, or renew the lease on it: the token; None while another worker has it."""
+        key = names.lease_key(self._flow, partition)
+        status, *token = await self._link.run(self._scripts.lease, 1, key, self._now(), worker)
+        return token[0] if status == Status.DONE else None
+
+    async def free(self, partition: int, worker: str, token: int) -> None:
+        """Give a partition up; does nothing when it is lost already."""
+        await self._link.run(self._scripts.free, 1, names.lease_key(self._flow, partition), worker, token)
+
+    def _now(self) -> str | int:
+        return "" if self._clock is None else self._clock.now_ms()
