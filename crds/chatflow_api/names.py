@@ -58,6 +58,26 @@ def lease_key(flow: str, number: int) -> str:
     return f"lease:{hash_tag(flow, number)}"
 
 
+def inbox_key(flow: str, number: int) -> str:
+    """Messages of a partition that wait for a worker (stream of msgpack, one consumer group)."""
+    return f"inbox:{hash_tag(flow, number)}"
+
+
+def accepted_key(flow: str, number: int) -> str:
+    """What an inbox holds, by user and message id, and how many of each user (hash)."""
+    return f"accepted:{hash_tag(flow, number)}"
+
+
+def dead_key(flow: str, number: int) -> str:
+    """Messages of a partition that could not be answered, each with the reason (stream)."""
+    return f"dead:{hash_tag(flow, number)}"
+
+
+def work_channel(flow: str, number: int) -> str:
+    """Channel on which a partition's worker is told of new messages in the inbox."""
+    return f"work:{hash_tag(flow, number)}"
+
+
 def wake_channel(flow: str, number: int) -> str:
     """Channel on which a commit tells which user of a partition has news."""
     return f"wake:{hash_tag(flow, number)}"

@@ -167,16 +167,36 @@ class Chat:
 
     def ask(self, text: str, user: str = "tester", message_id: str | None = None, timeout_s: float = 10.0) -> Manifest:
         """The reply to one message, which may be a repeated one; OSError or HTTPException while nobody answers."""
+        body = {"uid": user, "text": text, "message_id": message_id}
+        with self._asked("POST", "/v1/chat", body, timeout_s) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+    def leave(self, text: str, user: str = "tester", timeout_s: float = 120.0) -> Manifest:
+        """The reply to a message that is answered later, as the user's outbox brings it."""
+        with self._asked("POST", "/v1/messages", {"uid": user, "text": text}, timeout_s) as answer:
+            accepted = json.loads(answer.read())
+        path = f"/v1/events?uid={user}&last_event_id={accepted['last_event_id']}"
+        with self._asked("GET", path, None, timeout_s) as stream:
+            for line in stream:
+                if line.startswith(b"data: "):
+                    found: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                    if found["message_id"] == accepted["message_id"]:
+                        return found
+        raise http.client.HTTPException("the stream ended before the reply came")
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, body: Manifest | None, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
-            body = json.dumps({"uid": user, "text": text, "message_id": message_id})
-            connection.request("POST", "/v1/chat", body, {"Content-Type": "application/json"})
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            data = answer.read()
-            if answer.status != 200:
-                raise http.client.HTTPException(f"{answer.status}: {data.decode(errors='replace')}")
-            found: dict[str, Any] = json.loads(data)
-            return found
+            if answer.status not in (200, 202):
+                raise http.client.HTTPException(f"{answer.status}: {answer.read().decode(errors='replace')}")
+            yield answer
         finally:
             connection.close()
 

@@ -36,11 +36,13 @@ from chatflow_runtime.answerers.demand import Demand
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.guard import Guards
 from chatflow_runtime.answerers.models import ModelLadder
+from chatflow_runtime.answering import Counted
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.reply import Origin
 from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import StateUnavailable
+from chatflow_runtime.inbox_worker import InboxWorker
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock
@@ -48,11 +50,12 @@ from chatflow_runtime.settings import Settings, SettingsInvalid
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import RedisStore
 from chatflow_runtime.state.rules import Rules as StateRules
 from chatflow_runtime.state.scripts import render
-from chatflow_runtime.state.wakeups import Wakeups
+from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health, create_admin_app
 from chatflow_runtime.web.app import create_app
@@ -95,33 +98,45 @@ class Brain:
         self.titles[:] = [entry.title for entry in artefacts.index.entries[:1]]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What answers messages, in a gateway or a worker."""
+
+    config: RuntimeConfig
+    link: Link
+    runner: TurnRunner
+    follower: Follower
+    brain: Brain
+    models: Mapping[Origin, OpenAIChat]
+    metrics: Metrics
+
+    @property
+    def inbox(self) -> RedisInbox:
+        """Messages that are answered later."""
+        return RedisInbox(self.link, self.config.flow.key, _state_rules(self.config))
+
+
 async def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     stop = _stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()
-    server = settings.config.intent.server
-    async with contextlib.AsyncExitStack() as parts:
+    async with contextlib.AsyncExitStack() as stack:
         guards = Guards.by(settings.config.degradation.breaker, metrics)
         admin = create_admin_app(health, registry, guards.snapshots)
-        await parts.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
-        session = await parts.enter_async_context(open_session(settings.host_aliases))
-        brain = Brain() if server is None else Brain(RemoteClassifier(server, session, metrics, guards.of("intent")))
-        follower = Follower(ArtefactFolder(settings.artefacts_dir, has_models=server is None), brain.swap)
-        await parts.enter_async_context(_background(follower.run(), stop))
-        models = _models(settings, session)
-        runner = await _runner(settings, brain, models, session, guards, parts, stop)
-        if not await _unless(
-            stop, _started(settings, health, _needs(settings, follower, runner, brain, models), _warm(runner, brain))
-        ):
+        await stack.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
+        parts = await _parts(settings, guards, stack, stop)
+        runner = parts.runner
+        await stack.enter_async_context(_background(parts.follower.run(), stop))
+        if not await _unless(stop, _started(settings, health, _needs(parts), _warm(runner, parts.brain))):
             return
-        app = create_app(settings.config, runner, runner.store, metrics, CLOCK, health)
+        app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, health)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         drain_s = math.ceil(settings.config.gateway.drain_s)
-        await parts.enter_async_context(_serving(app, settings.host, settings.port, settings, stop, drain_s))
+        await stack.enter_async_context(_serving(app, settings.host, settings.port, settings, stop, drain_s))
         if settings.shared_admin_port is not None:
             shared = _serving(admin, settings.host, settings.shared_admin_port, settings, stop)
-            await parts.enter_async_context(shared)
+            await stack.enter_async_context(shared)
         _settle()
         health.warmed()
         log.info("gateway_ready", flow=settings.config.flow.name, port=settings.port, backlog=runner.backlog)
@@ -130,15 +145,13 @@ async def run_gateway(settings: Settings) -> None:
         log.info("gateway_draining", backlog=runner.backlog)
 
 
-def _needs(
-    settings: Settings, follower: Follower, runner: TurnRunner, brain: Brain, models: Mapping[Origin, OpenAIChat]
-) -> list[Need]:
+def _needs(parts: Parts) -> list[Need]:
     """What a gateway waits for, before its warm turn. A model that may sleep wakes only once it is asked."""
-    config = {Origin.LLM: settings.config.llm, Origin.BACKUP: settings.config.backup}
-    needs = [Need("artefacts", follower.check), Need("Redis", runner.store.ping)]
-    if isinstance(brain.classifier, RemoteClassifier):
-        needs.append(Need("intent server", brain.classifier.check))
-    for origin, model in models.items():
+    config = {Origin.LLM: parts.config.llm, Origin.BACKUP: parts.config.backup}
+    needs = [Need("artefacts", parts.follower.check), Need("Redis", parts.runner.store.ping)]
+    if isinstance(parts.brain.classifier, RemoteClassifier):
+        needs.append(Need("intent server", parts.brain.classifier.check))
+    for origin, model in parts.models.items():
         described = config[origin]
         if described is not None and not described.may_sleep:
             needs.append(Need(f"language model {origin}", model.check))
@@ -174,28 +187,64 @@ def _settle() -> None:
 
 
 async def run_worker(settings: Settings) -> None:
-    """Send closing notices, end silent conversations and move records to their files, until SIGTERM or SIGINT."""
+    """Answer what waits in the inboxes, send closing notices, end silent conversations and move records to their files,
+    until SIGTERM or SIGINT."""
     stop = _stop_event()
-    health = Health()
-    config = settings.config
-    rules = StateRules.of(config.state, config.dialogue.while_busy)
-    texts = texts_for(config)
-    async with contextlib.AsyncExitStack() as parts:
-        admin = create_admin_app(health, CollectorRegistry())
-        await parts.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
+    registry = CollectorRegistry()
+    metrics, health = Metrics(registry), Health()
+    config, rules, texts = settings.config, _state_rules(settings.config), texts_for(settings.config)
+    async with contextlib.AsyncExitStack() as stack:
+        guards = Guards.by(config.degradation.breaker, metrics)
+        admin = create_admin_app(health, registry, guards.snapshots)
+        await stack.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
         health.waits_for("Redis")
-        link = link_to(settings.redis_url, name="chatflow-worker", scripts=render(rules).all())
-        await parts.enter_async_context(_opened(link))
-        leases = RedisLeases(link, config.flow.key, rules)
-        ownership = Ownership(leases, f"{socket.gethostname()}-{secrets.token_hex(6)}", CLOCK.monotonic_s)
-        due = RedisDueStore(link, config.flow.key, rules, texts.notice)
+        parts = await _parts(settings, guards, stack, stop)
+        ownership = Ownership(
+            RedisLeases(parts.link, config.flow.key, rules),
+            f"{socket.gethostname()}-{secrets.token_hex(6)}",
+            CLOCK.monotonic_s,
+        )
+        due = RedisDueStore(parts.link, config.flow.key, rules, texts.notice)
         worker = Worker(due, RecordFiles(settings.sink_dir), ownership)
-        parts.push_async_callback(worker.leave)
-        await parts.enter_async_context(_background(worker.run(), stop))
+        stack.push_async_callback(worker.leave)
+        await stack.enter_async_context(_background(worker.run(), stop))
+        counted = Counted(parts.runner, metrics, CLOCK)
+        waiting = _FirstUse(parts.follower, settings, stack, stop)
+        answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready)
+        await stack.enter_async_context(_background(answers.run(), stop))
+        await stack.enter_async_context(_opened(WorkBell(settings.redis_url, config.flow.key, answers.wake)))
         health.warmed()
         log.info("worker_ready", flow=config.flow.name)
         await stop.wait()
         health.drain()
+
+
+class _FirstUse:
+    """Loads model and index when the first message waits: a flow without messages to answer later needs no memory for
+    them in its worker."""
+
+    def __init__(
+        self, follower: Follower, settings: Settings, stack: contextlib.AsyncExitStack, stop: asyncio.Event
+    ) -> None:
+        self._follower = follower
+        self._startup_s = settings.startup_deadline_s
+        self._stack = stack
+        self._stop = stop
+        self._loading: asyncio.Task[None] | None = None
+
+    async def ready(self) -> None:
+        """Return once they are loaded, or the start's deadline has passed."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load())
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
+        await self._stack.enter_async_context(_background(self._follower.run(), self._stop))
+        await Startup(self._startup_s, lambda _: None).until([Need("artefacts", self._follower.check)])
+
+
+def _state_rules(config: RuntimeConfig) -> StateRules:
+    return StateRules.of(config.state, config.dialogue.while_busy)
 
 
 def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, OpenAIChat]:
@@ -207,17 +256,8 @@ def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, 
     }
 
 
-async def _store(settings: Settings, rules: StateRules, parts: contextlib.AsyncExitStack) -> RedisStore:
-    """The store, whether Redis can be reached by now or not."""
-    key = settings.config.flow.key
-    link = link_to(settings.redis_url, scripts=render(rules).all())
-    wakeups = Wakeups(settings.redis_url, key)
-    await parts.enter_async_context(_opened(link, wakeups))
-    return RedisStore(link, wakeups, key, rules)
-
-
 @contextlib.asynccontextmanager
-async def _opened(*connections: Link | Wakeups) -> AsyncIterator[None]:
+async def _opened(*connections: Link | Wakeups | WorkBell) -> AsyncIterator[None]:
     """Connections that have tried once, and go on trying where that failed, until the context ends."""
     try:
         for outcome in await asyncio.gather(*(each.open() for each in connections), return_exceptions=True):
@@ -229,19 +269,19 @@ async def _opened(*connections: Link | Wakeups) -> AsyncIterator[None]:
             await each.close()
 
 
-async def _runner(
-    settings: Settings,
-    brain: Brain,
-    models: Mapping[Origin, OpenAIChat],
-    session: aiohttp.ClientSession,
-    guards: Guards,
-    parts: contextlib.AsyncExitStack,
-    stop: asyncio.Event,
-) -> TurnRunner:
-    config, metrics = settings.config, guards.metrics
-    texts = texts_for(config)
-    rules = StateRules.of(config.state, config.dialogue.while_busy)
-    store = await _store(settings, rules, parts)
+async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExitStack, stop: asyncio.Event) -> Parts:
+    """Everything that answers, whether Redis can be reached by now or not. The brain knows nothing until the follower
+    runs."""
+    config, metrics, server = settings.config, guards.metrics, settings.config.intent.server
+    session = await stack.enter_async_context(open_session(settings.host_aliases))
+    brain = Brain() if server is None else Brain(RemoteClassifier(server, session, metrics, guards.of("intent")))
+    follower = Follower(ArtefactFolder(settings.artefacts_dir, has_models=server is None), brain.swap)
+    models = _models(settings, session)
+    texts, rules = texts_for(config), _state_rules(config)
+    link = link_to(settings.redis_url, scripts=render(rules).all())
+    wakeups = Wakeups(settings.redis_url, config.flow.key)
+    await stack.enter_async_context(_opened(link, wakeups))
+    store = RedisStore(link, wakeups, config.flow.key, rules)
     moderation, lists = config.moderation, WordLists(settings.configmaps_dir, config.moderation.word_lists)
 
     def made_of(words: Sequence[str]) -> Moderator:
@@ -250,7 +290,7 @@ async def _runner(
     words = lists.read()
     moderator = made_of(words)
     if lists.paths:
-        await parts.enter_async_context(_background(follow(lists, words, moderator, made_of), stop))
+        await stack.enter_async_context(_background(follow(lists, words, moderator, made_of), stop))
     secrets = {action.name: settings.secret(action.secret) for action in config.dialogue.actions}
     dispatcher = Dispatcher(
         config=config,
@@ -266,7 +306,8 @@ async def _runner(
     if not models:
         log.info("no_language_model", serves="knowledge, actions and the static reply")
     wait_s = config.gateway.queue_wait_s
-    return TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
+    runner = TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
+    return Parts(config, link, runner, follower, brain, models, metrics)
 
 
 def _demands(config: RuntimeConfig, metrics: Metrics) -> dict[Origin, Demand]:

@@ -4,7 +4,9 @@ ChatFlowError
 ├── InvalidMessage            a request that can never succeed
 │   └── MessageTooLong        the text is longer than the flow allows
 ├── ConversationBusy          the scene's policy refuses a second message, or too many wait
+├── InboxFull                 too many messages wait to be answered
 ├── ClaimLost                 the lease ran out and another attempt took the turn over
+├── LeaseLost                 another worker has the partition
 ├── Interrupted               a newer message ended this answer
 ├── StateError
 │   ├── StateUnavailable      no answer from the state server
@@ -52,6 +54,20 @@ class ConversationBusy(ChatFlowError):
     """The last message is still being answered, and the scene's policy refuses a second one."""
 
     code = "conversation_busy"
+    is_retryable = True
+
+
+class InboxFull(ChatFlowError):
+    """Too many messages wait to be answered."""
+
+    code = "inbox_full"
+    is_retryable = True
+
+
+class LeaseLost(ChatFlowError):
+    """Another worker has the partition by now."""
+
+    code = "lease_lost"
     is_retryable = True
 
 

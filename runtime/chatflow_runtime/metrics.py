@@ -37,6 +37,8 @@ class Channel(StrEnum):
     SSE = "sse"
     WEBSOCKET = "websocket"
     OPENAI = "openai"
+    MESSAGES = "messages"
+    """Answered later, through the outbox."""
 
 
 class Connection(StrEnum):
@@ -157,6 +159,10 @@ class Metrics:
         self._turns_in_flight = 0
         in_flight = Gauge(METRIC_TURNS_IN_FLIGHT, "Messages being answered or waiting.", registry=registry)
         in_flight.set_function(lambda: self._turns_in_flight)
+        self._accepted = Tally(registry, "chatflow_messages_accepted", "Messages accepted to be answered later.")
+        self._dead_letters = Tally(
+            registry, "chatflow_dead_letters", "Messages given up after several attempts, by the last error.", ("code",)
+        )
         self._shed = Tally(registry, "chatflow_shed", "New conversations turned away under load.")
         self._claims_lost = Tally(
             registry, "chatflow_claims_lost", "Turns decided again because another owner had taken over."
@@ -219,6 +225,14 @@ class Metrics:
         )
         self._connections = Gauge("chatflow_connections", "Open streams.", ("kind",), registry=registry)
         self._ratings = Tally(registry, "chatflow_ratings", "Ratings given.", ("score",))
+
+    def accepted(self) -> None:
+        """A message was accepted, to be answered later."""
+        self._accepted.add()
+
+    def dead_letter(self, code: str) -> None:
+        """One of them was given up."""
+        self._dead_letters.add(code)
 
     def turn_began(self) -> None:
         """A message came in on any channel."""

@@ -28,7 +28,7 @@ class Ownership:
         partitions: Sequence[int] = range(PARTITIONS),
     ) -> None:
         self._store = store
-        self._worker = worker
+        self.worker = worker
         self._monotonic_s = monotonic_s
         self._partitions = partitions
         self._workers = frozenset[str]()
@@ -46,9 +46,9 @@ class Ownership:
         """Renew, take and hand on what is due; the tokens. StateError when the server could not be asked: what is held
         is then held until it runs out."""
         began_s = self._monotonic_s()
-        workers = frozenset(await self._store.attend(self._worker))
+        workers = frozenset(await self._store.attend(self.worker))
         if workers != self._workers:
-            self._workers, self._share = workers, share_of(self._worker, workers, self._partitions)
+            self._workers, self._share = workers, share_of(self.worker, workers, self._partitions)
         leaving = [number for number in self._leases if number not in self._share]
         renew_s = began_s - self._store.lease_s / RENEWALS
         wanted = [number for number in self._share if number not in self._leases or self._leases[number][1] <= renew_s]
@@ -62,12 +62,12 @@ class Ownership:
 
     async def leave(self) -> None:
         """Hand everything on at once. StateError leaves the rest to run out."""
-        await self._store.leave(self._worker)
+        await self._store.leave(self.worker)
         await asyncio.gather(*(self._free(number) for number in list(self._leases)))
 
     async def _lease(self, number: int) -> int | None:
-        return await self._store.lease(number, self._worker)
+        return await self._store.lease(number, self.worker)
 
     async def _free(self, number: int) -> None:
         token, _ = self._leases.pop(number)
-        await self._store.free(number, self._worker, token)
+        await self._store.free(number, self.worker, token)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
 from chatflow_runtime.domain.prompt import ChatMessage
-from chatflow_runtime.domain.reply import Citation, OutboxItem, Reply, Usage
+from chatflow_runtime.domain.reply import Citation, Notice, OutboxItem, Reply, Usage
 
 Vector = NDArray[np.float32]
 """A text's embedding: shape (d,), L2-normalised."""
@@ -250,6 +250,63 @@ class DueStore(Protocol):
 
     async def discard(self, partition: int, records: Sequence[Record]) -> None:
         """Remove records that a sink has kept."""
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """A message that is answered later. `text` is what the user wrote."""
+
+    uid: str
+    message_id: str
+    text: str
+    at_ms: int
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A message that will be answered, or was. Its reply comes in the outbox after `resume`, an outbox id; `position`
+    messages of its inbox stand before it."""
+
+    position: int
+    resume: str
+
+
+class Inbox(Protocol):
+    """Takes messages that are answered later. Raises StateError."""
+
+    async def accept(self, letter: Letter) -> Accepted:
+        """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A message that a worker has to answer; it has been handed out `times` times, this one included."""
+
+    entry: str
+    letter: Letter
+    times: int
+
+
+class InboxReader(Protocol):
+    """A partition's inbox, for the worker that has the partition under a token. Raises StateError; LeaseLost when
+    another one has it by now."""
+
+    async def left(self, lease: Lease) -> Sequence[Taken]:
+        """What owners before have taken and not answered, oldest first. To be asked for before anything is taken."""
+
+    async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
+        """New messages, oldest first."""
+
+    async def done(self, lease: Lease, taken: Taken) -> None:
+        """A message is answered."""
+
+    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
+        """A message cannot be answered: keep it with the reason, and tell the user."""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """That a worker has a partition."""
+
+    partition: int
+    worker: str
+    token: int
 
 
 class LeaseStore(Protocol):

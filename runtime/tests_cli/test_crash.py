@@ -213,3 +213,27 @@ async def test_every_message_under_way_when_the_gateway_is_killed_takes_effect_o
                 await up.says("gateway_ready", START_S)
                 assert gateway not in of_role(up.process.pid, "gateway")
                 crash.is_back.set()
+
+
+async def test_messages_left_with_a_worker_that_is_killed_are_answered_once_and_in_order(tmp_path: Path) -> None:
+    manifest, users = tmp_path / "flow.yaml", [f"user-{number}" for number in range(8)]
+    texts = [WEATHER, "你好", POEM, JOKE, "翻译一个词", WEATHER]
+    async with scripted_openai() as llm, aiohttp.ClientSession() as session:
+        manifest.write_text(MANIFEST.format(llm=llm.base_url, api="http://127.0.0.1:9"), encoding="utf-8")
+        async with running(str(manifest), "--ephemeral", "--no-reload", folder=tmp_path) as up:
+            await up.says(f": {up.url}", START_S)
+            crash = Crash(up.url, session, llm, asyncio.Barrier(1))
+            llm.default = crash.answer
+            for number, text in enumerate(texts):
+                for uid in users:
+                    body = {"uid": uid, "message_id": f"m{number}", "text": text}
+                    async with session.post(f"{up.url}/v1/messages", json=body) as response:
+                        assert response.status == 202, await response.text()
+            await llm.until(lambda _: bool(crash.asked(POEM)))
+            up.forget()
+            (worker,) = of_role(up.process.pid, "worker")
+            os.kill(worker, signal.SIGKILL)
+            await up.says("worker_ready", START_S)
+            kept = await asyncio.gather(*(User(uid, crash).outbox(until="m5") for uid in users))
+    for replies in kept:
+        assert [message_id for message_id, _ in replies] == [f"m{number}" for number in range(len(texts))]

@@ -17,6 +17,7 @@ from chatflow_runtime.ports import (
     Committed,
     ConversationStore,
     DueStore,
+    Lease,
     LeaseStore,
     Outcome,
     Record,
@@ -25,9 +26,11 @@ from chatflow_runtime.ports import (
 )
 from chatflow_runtime.state.connection import Patience
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.memory_inbox import MemoryInbox
 from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import open_redis_store
 from chatflow_runtime.state.rules import Rules
@@ -73,12 +76,19 @@ class Case:
     store: ConversationStore
     due: DueStore
     leases: LeaseStore
+    inbox: RedisInbox | MemoryInbox
     time: ManualClock
     attempts: count[int] = field(default_factory=lambda: count(1))
 
     def ownership(self, worker: str = "worker") -> Ownership:
         """The leases of one worker, by the case's clock."""
         return Ownership(self.leases, worker, lambda: self.time.at_ms / 1000)
+
+    async def lease(self, partition: int, worker: str = "worker") -> Lease:
+        """Take a partition that is free."""
+        token = await self.leases.lease(partition, worker)
+        assert token is not None
+        return Lease(partition, worker, token)
 
     def turn(self, message_id: str, uid: str = "u", text: str | None = None) -> Turn:
         """A new attempt at a message."""
@@ -125,7 +135,8 @@ async def memory_case(rules: Rules = RULES) -> AsyncIterator[Case]:
     """The in-memory twin."""
     time = ManualClock()
     store = MemoryStore(rules, time.clock, notice_text)
-    yield Case(store, store, MemoryLeases(rules, time.clock), time)
+    leases = MemoryLeases(rules, time.clock)
+    yield Case(store, store, leases, MemoryInbox(rules, store, leases), time)
 
 
 @asynccontextmanager
@@ -151,4 +162,4 @@ async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -
             RedisDueStore(link, flow, rules, notice_text, time.clock),
             RedisLeases(link, flow, rules, time.clock),
         )
-        yield Case(store, due, leases, time)
+        yield Case(store, due, leases, RedisInbox(link, flow, rules), time)

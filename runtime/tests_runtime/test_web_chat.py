@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import msgspec
 import pytest
 from chatflow_api.names import partition
+from chatflow_runtime.answering import Counted
 from chatflow_runtime.domain.conversation import Scene
 from chatflow_runtime.domain.reply import Origin
+from chatflow_runtime.domain.texts import texts_for
+from chatflow_runtime.inbox_worker import InboxWorker
+from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import RecordKind
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.events import PAGE
+from chatflow_runtime.web.problems import Problem
+from prometheus_client import CollectorRegistry
 from tests_runtime.web_clients import events, eventually, frames, new_user
 from tests_runtime.web_gateway import ANSWER, REFUND, SLOW, Gateway, running_gateway
 
@@ -250,3 +258,65 @@ async def test_ratings_that_do_not_fit_are_refused(
 ) -> None:
     async with client.post("/v1/ratings", json=rating) as response:
         assert (response.status, response.content_type) == (status, "application/problem+json")
+
+
+async def leave(client: aiohttp.ClientSession, uid: str, message_id: str) -> wire.AcceptedMessage:
+    async with client.post(
+        "/v1/messages", json={"uid": uid, "text": "退款多久到账", "message_id": message_id}
+    ) as response:
+        assert response.status == 202, await response.text()
+        return msgspec.json.decode(await response.read(), type=wire.AcceptedMessage)
+
+
+async def test_a_message_that_is_left_is_answered_in_the_outbox_from_the_id_that_was_given(
+    client: aiohttp.ClientSession, gateway: Gateway
+) -> None:
+    uid = new_user()
+    before = await say(client, uid, "退款多久到账", "m0")
+    first, second = await leave(client, uid, "m1"), await leave(client, uid, "m2")
+    assert (first.position, second.position) == (0, 1)
+    assert first.last_event_id == second.last_event_id == before.id
+    assert await leave(client, uid, "m1") == first
+    async with (
+        gateway_answers(gateway),
+        client.get("/v1/events", params={"uid": uid, "last_event_id": before.id}) as stream,
+    ):
+        found = events(stream)
+        assert [(await anext(found)).data["message_id"] for _ in range(2)] == ["m1", "m2"]
+    again = await leave(client, uid, "m2")
+    async with client.get("/v1/events", params={"uid": uid, "last_event_id": again.last_event_id}) as stream:
+        assert (await anext(events(stream))).data["message_id"] == "m2"
+
+
+@asynccontextmanager
+async def gateway_answers(gateway: Gateway) -> AsyncIterator[None]:
+    """A worker of the gateway's flow, on the gateway's own event loop."""
+
+    async def work() -> None:
+        ownership = Ownership(gateway.leases, "worker", gateway.clock.monotonic_s)
+        await ownership.refresh()
+        counted = Counted(gateway.runner, Metrics(CollectorRegistry()), gateway.clock)
+        await InboxWorker(gateway.inbox, ownership, counted, texts_for(gateway.config), ready).run()
+
+    async def ready() -> None:
+        return
+
+    working = gateway.begin(work())
+    try:
+        yield
+    finally:
+        working.cancel()
+
+
+async def test_a_message_that_cannot_be_kept_is_refused_and_told_why(client: aiohttp.ClientSession) -> None:
+    uid = new_user()
+    for number in range(64):
+        await leave(client, uid, f"m{number}")
+    for body, status, code in [
+        ({"uid": uid, "text": "再问一句"}, 409, "conversation_busy"),
+        ({"uid": uid, "text": "长" * 501}, 413, "message_too_long"),
+        ({"uid": "", "text": "你好"}, 422, "invalid_message"),
+    ]:
+        async with client.post("/v1/messages", json=body) as response:
+            problem = msgspec.json.decode(await response.read(), type=Problem)
+            assert (response.status, problem.code) == (status, code)

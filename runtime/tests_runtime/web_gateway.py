@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import ModelAbsent
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import ActionResult, Classification, Clock, Delta, Passage, Query
+from chatflow_runtime.state.memory_inbox import MemoryInbox
+from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.rules import Rules as StateRules
 from chatflow_runtime.turn import TurnRunner
@@ -172,7 +174,11 @@ class Gateway:
             new_owner=lambda: f"owner-{next(owners)}",
             max_wait_s=self.config.gateway.queue_wait_s,
         )
-        self._app = create_app(self.config, self.runner, self.store, metrics, self.clock, self.health, timing)
+        self.leases = MemoryLeases(rules, self.clock)
+        self.inbox = MemoryInbox(rules, self.store, self.leases)
+        self._app = create_app(
+            self.config, self.runner, self.store, self.inbox, metrics, self.clock, self.health, timing
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -221,6 +227,10 @@ class Gateway:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something on the gateway's own event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin something on the gateway's own event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run_apart(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something while the gateway is stopped, as another gateway of the same flow would."""

@@ -69,7 +69,8 @@ def _gateway_template(frame: Frame) -> Manifest:
 
 
 def worker(frame: Frame) -> Manifest:
-    """One worker: it sends closing notices and moves records to the volume."""
+    """One worker: it answers what waits in the inboxes, sends closing notices and moves records to the volume."""
+    volumes, mounts = pods.reference_volumes(frame)
     container = pods.container(
         frame,
         "worker",
@@ -77,21 +78,24 @@ def worker(frame: Frame) -> Manifest:
         args=["--role", "worker"],
         ports=[{"name": "admin", "containerPort": pods.ADMIN_PORT, "protocol": "TCP"}],
         env=_environment(frame),
-        resources={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        # Model and index are loaded with the first message that waits.
+        resources={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         startupProbe=pods.http_probe("/readyz", pods.ADMIN_PORT, periodSeconds=2, failureThreshold=60),
         livenessProbe=pods.http_probe(
             "/livez", pods.ADMIN_PORT, periodSeconds=10, timeoutSeconds=5, failureThreshold=6
         ),
         volumeMounts=[
             {"name": "config", "mountPath": pods.CONFIG_DIR, "readOnly": True},
+            {"name": "data", "mountPath": pods.ARTEFACTS_DIR, "subPath": "artefacts", "readOnly": True},
             {"name": "data", "mountPath": pods.RECORDS_DIR, "subPath": "records"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  The container's own.
+            *mounts,
         ],
     )
     spec = pods.pod_spec(
         frame,
         containers=[container],
-        volumes=[pods.config_volume(frame), pods.data_volume(frame), {"name": "tmp", "emptyDir": {}}],
+        volumes=[pods.config_volume(frame), pods.data_volume(frame), {"name": "tmp", "emptyDir": {}}, *volumes],
         terminationGracePeriodSeconds=30,
         **pods.together(frame),
     )

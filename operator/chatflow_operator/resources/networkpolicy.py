@@ -52,7 +52,7 @@ def _gateway(frame: Frame) -> Manifest:
 
 
 def _worker(frame: Frame) -> Manifest:
-    return _policy(frame, Part.WORKER, [_scraping(frame)], _to_state(frame))
+    return _policy(frame, Part.WORKER, [_scraping(frame)], [*_to_state(frame), *_to_named(frame)])
 
 
 def _redis(frame: Frame) -> Manifest:

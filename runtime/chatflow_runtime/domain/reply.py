@@ -78,12 +78,13 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int = 0
 
 
-class Notice(msgspec.Struct, frozen=True):
-    """Something the bot says between turns."""
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something the bot says between turns. `failed`: the message of this id gets no answer."""
 
-    kind: Literal["closing", "ended"]
+    kind: Literal["closing", "ended", "failed"]
     text: str
     at_ms: int
+    message_id: str | None = None
 
 
 class OutboxItem(msgspec.Struct, frozen=True):

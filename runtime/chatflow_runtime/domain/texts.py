@@ -41,6 +41,8 @@ class Texts:
     """Reply to a new conversation that is turned away."""
     interrupted: str
     """End of an answer that a newer message has interrupted."""
+    failed: str
+    """Notice that a message gets no answer."""
 
     def notice(self, kind: Literal["closing", "ended"], seconds: float) -> str:
         """The text of a notice, `seconds` before the end."""
@@ -81,6 +83,7 @@ _BUILT_IN = {
         broken_off="（抱歉，回答中断了，请稍后再问一次。）",
         shed="抱歉，当前咨询的人太多，请过几分钟再来。",
         interrupted="（已停止，改为回答您的新消息。）",
+        failed="抱歉，您的一条消息没能得到回答，请再发一次。",
     ),
     Locale.EN: Texts(
         greeting="Hello, I am the virtual assistant. How can I help you?",
@@ -98,5 +101,6 @@ _BUILT_IN = {
         broken_off="(Sorry, the answer was cut off. Please ask again in a moment.)",
         shed="Sorry, too many people are asking right now. Please come back in a few minutes.",
         interrupted="(Stopped, to answer your new message.)",
+        failed="Sorry, one of your messages could not be answered. Please send it again.",
     ),
 }

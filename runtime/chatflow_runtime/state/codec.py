@@ -14,7 +14,7 @@ import msgspec
 from chatflow_runtime.domain.conversation import SCHEMA, Memory, Message
 from chatflow_runtime.domain.reply import Notice, Reply
 from chatflow_runtime.errors import StateError, StateSchemaTooNew
-from chatflow_runtime.ports import Record
+from chatflow_runtime.ports import Letter, Record
 
 T = TypeVar("T")
 
@@ -96,3 +96,4 @@ MESSAGES = Codec(Message)
 REPLIES = Codec(Reply)
 NOTICES = Codec(Notice)
 RECORDS = Codec(Record)
+LETTERS = Codec(Letter)

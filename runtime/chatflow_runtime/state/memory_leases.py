@@ -52,6 +52,10 @@ class MemoryLeases:
 
     async def free(self, partition: int, worker: str, token: int) -> None:
         """Give a partition up; does nothing when it is lost already."""
+        if self.holds(partition, worker, token):
+            self._leases[partition].worker = None
+
+    def holds(self, partition: int, worker: str, token: int) -> bool:
+        """Whether a worker has a partition under a token, for the twin of the inbox."""
         lease = self._leases.get(partition, _Lease())
-        if (lease.worker, lease.token) == (worker, token):
-            lease.worker = None
+        return (lease.worker, lease.token) == (worker, token)

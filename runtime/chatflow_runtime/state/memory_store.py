@@ -232,13 +232,13 @@ class MemoryStore:
         elif user.deadline_ms <= now_ms:
             del due[uid]
             user.scene = next_scene(user.scene, Event.TIMED_OUT)
-            return self._notify(uid, Notice("ended", self._notice_text("ended", 0), now_ms))
+            self.notify(uid, Notice("ended", self._notice_text("ended", 0), now_ms))
+            return True
         elif self._rules.notice_ms > 0 and not user.is_notified and user.deadline_ms - self._rules.notice_ms <= now_ms:
             due[uid] = user.deadline_ms
             user.is_notified = True
-            return self._notify(
-                uid, Notice("closing", self._notice_text("closing", self._left_s(user, now_ms)), now_ms)
-            )
+            self.notify(uid, Notice("closing", self._notice_text("closing", self._left_s(user, now_ms)), now_ms))
+            return True
         else:
             due[uid] = user.deadline_ms - (0 if user.is_notified else self._rules.notice_ms)
         return False
@@ -249,10 +249,15 @@ class MemoryStore:
         is_near = abs(left_ms - planned_s * 1000) <= self._rules.notice_slack_ms
         return planned_s if is_near else math.ceil(left_ms / 1000)
 
-    def _notify(self, uid: str, notice: Notice) -> bool:
-        self._send(self._users[uid], notice)
+    def notify(self, uid: str, notice: Notice) -> None:
+        """Put a notice into a user's outbox, for the twin of the inbox."""
+        self._send(self._users.setdefault(uid, _User()), notice)
         self._watches.wake(uid)
-        return True
+
+    def answered_at(self, uid: str, message_id: str) -> str | None:
+        """The outbox id of the reply to a message, for the twin of the inbox."""
+        seen = self._users.get(uid, _User()).seen.get(message_id)
+        return None if seen is None else seen.answered
 
     def _move(self, uid: str, user: _User, event: Event) -> None:
         user.scene = next_scene(user.scene, event)

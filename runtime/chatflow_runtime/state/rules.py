@@ -44,6 +44,10 @@ class Rules:
     """Due users taken in one call."""
     partition_lease_ms: int = 10_000
     """A worker that is not heard of for this long has left, and its partitions are free."""
+    inbox_letters: int = 1_000
+    """Messages that wait in one partition; more are refused."""
+    dead_letters: int = 1_000
+    """Messages of one partition that could not be answered and are kept; the oldest go first."""
     notice_slack_ms: int = 1_500
     """How far the seconds named in a closing notice may be off: a worker's tick and the rounding to a second."""
 

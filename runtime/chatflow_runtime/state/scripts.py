@@ -38,6 +38,8 @@ class Status(IntEnum):
     ENDED = 11
     OTHER_TIME = 12
     """The closing notice names a wrong number of seconds; nothing was written."""
+    FULL = 13
+    """Too many messages wait in the inbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Scripts:
     attend: Script
     lease: Script
     free: Script
+    accept: Script
+    take: Script
+    done: Script
+    bury: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
@@ -73,6 +79,7 @@ def render(rules: Rules) -> Scripts:
     """The scripts for a flow's rules."""
     constants = _constants(rules)
     clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
+    holds, removal = map(_file, ("holds", "removal"))
     lookups = _next_scene()
 
     def script(name: str, *parts: str) -> Script:
@@ -90,6 +97,10 @@ def render(rules: Rules) -> Scripts:
         attend=script("attend", clock),
         lease=script("lease", clock),
         free=script("free"),
+        accept=script("accept"),
+        take=script("take", holds),
+        done=script("done", holds, removal),
+        bury=script("bury", holds, removal),
     )
 
 
@@ -115,12 +126,15 @@ def _constants(rules: Rules) -> dict[str, str]:
         "OUTBOX": rules.outbox_items,
         "TIDY": rules.tidy_turns,
         "RECORDS": rules.partition_records,
+        "INBOX": rules.inbox_letters,
+        "DEAD": rules.dead_letters,
         "PARTITION_LEASE_MS": rules.partition_lease_ms,
         "SWEEP_LEASE_MS": rules.sweep_lease_ms,
         "SWEEP_USERS": rules.sweep_users,
         **{status.name: status.value for status in Status},
     }
-    return {name: str(value) for name, value in numbers.items()} | {"FIRST_SCENE": f"'{Conversation().scene}'"}
+    names = {"FIRST_SCENE": Conversation().scene, "READERS": "workers"}
+    return {name: str(value) for name, value in numbers.items()} | {name: f"'{text}'" for name, text in names.items()}
 
 
 def _with_constants(source: str, constants: Mapping[str, str]) -> str:

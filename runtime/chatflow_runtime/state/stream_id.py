@@ -23,10 +23,14 @@ class StreamId(NamedTuple):
         """The id that a text names, the sequence being 0 where it is left out; InvalidMessage when it names none."""
         at_ms, _, sequence = text.partition("-")
         parts = (at_ms, sequence or "0")
-        if len(text) > 41 or not all(part.isascii() and part.isdecimal() and int(part) < _LAST for part in parts):
+        if len(text) > 41 or not all(part.isascii() and part.isdecimal() and int(part) <= _LAST for part in parts):
             raise InvalidMessage(f"{text[:41]!r} is no event id; send one that an event had, or 0 for all")
         return cls(int(at_ms), int(parts[1]))
 
     def following(self, now_ms: int) -> StreamId:
         """The id of an entry added now."""
         return StreamId(now_ms, 0) if now_ms > self.at_ms else StreamId(self.at_ms, self.sequence + 1)
+
+    def preceding(self) -> StreamId:
+        """The last id before this one: whoever reads on from it gets this one first."""
+        return StreamId(self.at_ms, self.sequence - 1) if self.sequence else StreamId(self.at_ms - 1, _LAST)

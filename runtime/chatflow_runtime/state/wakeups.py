@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from chatflow_api.names import wake_channel
+from chatflow_api.names import wake_channel, work_channel
 
 from chatflow_runtime.ports import Watch
 from chatflow_runtime.state.connection import Connection, Patience
@@ -70,7 +70,11 @@ class Wakeups(Watches):
     def __init__(self, url: str, flow: str, *, patience: Patience | None = None) -> None:
         super().__init__()
         self._connection = Connection(
-            url, name="chatflow-wakeups", on_push=self._on_push, patterns=(_pattern(flow),), patience=patience
+            url,
+            name="chatflow-wakeups",
+            on_push=self._on_push,
+            patterns=(_pattern(wake_channel, flow),),
+            patience=patience,
         )
 
     async def open(self) -> None:
@@ -89,7 +93,35 @@ class Wakeups(Watches):
             self.wake_all()
 
 
-def _pattern(flow: str) -> bytes:
-    """All wake channels of a flow, as a glob pattern."""
+class WorkBell:
+    """Tells a worker of new messages in inboxes: `ring` gets the partition, or None after every (re)connection, when
+    some may have been missed."""
+
+    def __init__(
+        self, url: str, flow: str, ring: Callable[[int | None], None], *, patience: Patience | None = None
+    ) -> None:
+        self._ring = ring
+        self._connection = Connection(
+            url,
+            name="chatflow-work",
+            on_push=self._on_push,
+            patterns=(_pattern(work_channel, flow),),
+            patience=patience,
+        )
+
+    async def open(self) -> None:
+        """Subscribe; StateUnavailable after the first failure, but attempts go on."""
+        await self._connection.open()
+
+    async def close(self) -> None:
+        """End the subscription."""
+        await self._connection.close()
+
+    def _on_push(self, push: list[Any]) -> None:
+        self._ring(int(push[3]) if push[0] == b"pmessage" else None)
+
+
+def _pattern(channel: Callable[[str, int], str], flow: str) -> bytes:
+    """All channels of a flow, as a glob pattern."""
     escaped = "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in flow)
-    return (wake_channel(escaped, 0).removesuffix("0}") + "*}").encode()
+    return (channel(escaped, 0).removesuffix("0}") + "*}").encode()

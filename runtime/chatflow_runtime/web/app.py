@@ -5,9 +5,10 @@ from __future__ import annotations
 from chatflow_api.runtime_config import RuntimeConfig
 from starlette.types import ASGIApp
 
+from chatflow_runtime.answering import Answering, Counted
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.metrics import Metrics
-from chatflow_runtime.ports import Clock, ConversationStore
+from chatflow_runtime.ports import Clock, ConversationStore, Inbox
 from chatflow_runtime.web.admin import Health
 from chatflow_runtime.web.chat import Chat
 from chatflow_runtime.web.completions import Completions
@@ -17,7 +18,7 @@ from chatflow_runtime.web.events import Events
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.pages import create_pages
 from chatflow_runtime.web.problems import Problems
-from chatflow_runtime.web.services import Answering, Services, Timing
+from chatflow_runtime.web.services import Services, Timing
 from chatflow_runtime.web.streams import Streams
 from chatflow_runtime.web.websocket import WebSocket
 
@@ -26,6 +27,7 @@ def create_app(
     config: RuntimeConfig,
     runner: Answering,
     store: ConversationStore,
+    inbox: Inbox,
     metrics: Metrics,
     clock: Clock,
     health: Health | None = None,
@@ -38,11 +40,13 @@ def create_app(
     problems = Problems(texts_for(config))
     timing = timing or Timing()
     departures = Departures(timing.patience_s)
-    services = Services(config, runner, store, metrics, problems, clock, streams, departures, timing)
+    counted = Counted(runner, metrics, clock)
+    services = Services(config, counted, inbox, store, metrics, problems, clock, streams, departures, timing)
     origins = Origins(config.gateway.allowed_origins)
     chat = Chat(services)
     routes = {
         "/v1/chat": ("POST", chat.chat),
+        "/v1/messages": ("POST", chat.accept),
         "/v1/ratings": ("POST", chat.rate),
         "/v1/events": ("GET", Events(services).events),
         "/v1/chat/completions": ("POST", Completions(services).complete),

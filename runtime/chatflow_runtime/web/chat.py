@@ -1,4 +1,5 @@
-"""`POST /v1/chat` and `POST /v1/ratings`: one message, one reply, as JSON or as a stream of events."""
+"""`POST /v1/chat` and `POST /v1/ratings`: one message, one reply, as JSON or as a stream of events.
+`POST /v1/messages`: one message, answered later."""
 
 from __future__ import annotations
 
@@ -37,6 +38,15 @@ class Chat:
             item = await self._services.answer(Channel.REST, message)
         reply = wire.reply_of(item, wire.ChatReply)
         await exchange.respond(200, wire.encode(reply), headers=retry_after(reply.retry_after_s))
+
+    async def accept(self, exchange: Exchange) -> None:
+        """Keep a message; its reply comes in the outbox."""
+        body = await exchange.body(self._max_body_bytes)
+        request = wire.decode(_chat_request, body, WANTED_CHAT)
+        message = self._services.incoming(request.uid, request.message_id, request.text)
+        accepted = await self._services.accept(message)
+        known = wire.AcceptedMessage(message.message_id, accepted.position, accepted.resume)
+        await exchange.respond(202, wire.encode(known))
 
     async def rate(self, exchange: Exchange) -> None:
         """Keep a rating."""

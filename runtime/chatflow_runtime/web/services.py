@@ -1,21 +1,20 @@
-"""What every route is handed: the flow's configuration, the parts that do the work, and the two things that all
-channels do with them: answer a message, keep a rating. Built once, by `app`."""
+"""What every route is handed: the flow's configuration, the parts that do the work, and what the channels do with them:
+answer a message, accept one to be answered later, keep a rating. Built once, by `app`."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 from chatflow_api.runtime_config import RuntimeConfig
 
+from chatflow_runtime.answering import Counted
 from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.personal_data import without_personal_data
-from chatflow_runtime.domain.reply import OutboxItem, Reply
-from chatflow_runtime.errors import ChatFlowError, InvalidMessage
-from chatflow_runtime.metrics import CLIENT_LEFT, Channel, Metrics
-from chatflow_runtime.ports import Clock, ConversationStore, Record, RecordKind
+from chatflow_runtime.domain.reply import OutboxItem
+from chatflow_runtime.errors import InvalidMessage
+from chatflow_runtime.metrics import Channel, Metrics
+from chatflow_runtime.ports import Accepted, Clock, ConversationStore, Inbox, Letter, Record, RecordKind
 from chatflow_runtime.sink import DeltaSink
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departures
@@ -26,20 +25,6 @@ MAX_BODY_BYTES = 64 * 1024
 """Longest request body, unless the manifest's longest text needs more."""
 MAX_BYTES_PER_CHARACTER = 12
 """A character outside the basic plane, written as two JSON escapes."""
-
-
-class Answering(Protocol):
-    """`turn.TurnRunner`, as the web sees it."""
-
-    async def answer(
-        self,
-        uid: str,
-        message_id: str,
-        text: str,
-        sink: DeltaSink | None = None,
-        history: tuple[Message, ...] | None = None,
-    ) -> OutboxItem:
-        """The committed reply; raises ChatFlowError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +52,8 @@ class Services:
     """The parts behind the routes."""
 
     config: RuntimeConfig
-    runner: Answering
+    counted: Counted
+    inbox: Inbox
     store: ConversationStore
     metrics: Metrics
     problems: Problems
@@ -97,25 +83,13 @@ class Services:
         history: tuple[Message, ...] | None = None,
     ) -> OutboxItem:
         """The committed reply, counted."""
-        metrics, clock = self.metrics, self.clock
-        began_s = clock.monotonic_s()
-        metrics.turn_began()
-        try:
-            item = await self.runner.answer(message.uid, message.message_id, message.text, sink, history)
-        except ChatFlowError as error:
-            metrics.turn_failed(channel, error.code)
-            raise
-        except (asyncio.CancelledError, ConnectionError):
-            metrics.turn_failed(channel, CLIENT_LEFT)
-            raise
-        except Exception:
-            metrics.turn_failed(channel, ChatFlowError.code)
-            raise
-        finally:
-            metrics.turn_ended()
-        if isinstance(item.item, Reply):
-            metrics.turn_answered(channel, item.item, clock.monotonic_s() - began_s)
-        return item
+        return await self.counted.answer(channel, message.uid, message.message_id, message.text, sink, history)
+
+    async def accept(self, message: Incoming) -> Accepted:
+        """Keep a message that is answered later."""
+        accepted = await self.inbox.accept(Letter(message.uid, message.message_id, message.text, self.clock.now_ms()))
+        self.metrics.accepted()
+        return accepted
 
     async def rate(self, uid: str, score: int, comment: str | None, message_id: str | None) -> Scene:
         """Keep a rating; InvalidMessage outside the flow's scale. Returns the scene that the conversation is in now."""

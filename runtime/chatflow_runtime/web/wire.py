@@ -69,6 +69,14 @@ class ChatReply(msgspec.Struct, frozen=True):
     at_ms: Annotated[int, Meta(description="Unix time in ms.")]
 
 
+class AcceptedMessage(msgspec.Struct, frozen=True):
+    """The message will be answered: its reply comes on /v1/events and on WebSockets after `last_event_id`."""
+
+    message_id: str
+    position: Annotated[int, Meta(description="How many messages are answered before it, about.")]
+    last_event_id: StreamId
+
+
 class DeltaEvent(msgspec.Struct, frozen=True):
     """A piece of the reply's text. The pieces of a reply join to its text, unless nothing was streamed."""
 
@@ -76,12 +84,13 @@ class DeltaEvent(msgspec.Struct, frozen=True):
 
 
 class NoticeEvent(msgspec.Struct, frozen=True):
-    """What the bot says between turns: the conversation is about to close, or has ended."""
+    """What the bot says between turns: the conversation is about to close or has ended, or a message gets no answer."""
 
     id: StreamId
-    kind: Literal["closing", "ended"]
+    kind: Literal["closing", "ended", "failed"]
     text: str
     at_ms: int
+    message_id: Annotated[str | None, Meta(description="The message that gets no answer, with `failed`.")] = None
 
 
 class RatingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,7 +208,7 @@ def reply_of(item: OutboxItem, kind: type[ReplyType]) -> ReplyType:
 
 def notice_of(item_id: str, notice: Notice, kind: type[NoticeType]) -> NoticeType:
     """A notice of the outbox, as a client sees it."""
-    return kind(item_id, notice.kind, notice.text, notice.at_ms)
+    return kind(item_id, notice.kind, notice.text, notice.at_ms, notice.message_id)
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | str, wanted: str) -> T:

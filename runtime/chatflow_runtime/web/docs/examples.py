@@ -71,6 +71,8 @@ _EN_REPLY = wire.ChatReply(
 )
 CHAT_REPLY: Pair = {"zh": _ZH_REPLY, "en": _EN_REPLY}
 
+ACCEPTED: Pair = dict.fromkeys(("zh", "en"), wire.AcceptedMessage("m-1", 3, "1785000000000-0"))
+
 NOTICE: Pair = {
     "zh": wire.NoticeEvent(
         "1785000570000-0", "closing", "您还在吗？如果没有别的问题，本次对话将在 30 秒后结束。", _AT_MS + 570_000

@@ -39,6 +39,7 @@ _LANGUAGES = {"zh": "中文", "en": "English"}
 _TYPES: Sequence[Any] = (
     wire.ChatRequest,
     wire.ChatReply,
+    wire.AcceptedMessage,
     wire.DeltaEvent,
     wire.NoticeEvent,
     wire.RatingRequest,
@@ -106,6 +107,7 @@ _OPENAI_ERROR: Node = {
 def _paths() -> Node:
     return {
         "/v1/chat": {"post": _chat()},
+        "/v1/messages": {"post": _messages()},
         "/v1/events": {"get": _events()},
         "/v1/ws": {"get": _websocket()},
         "/v1/ratings": {"post": _ratings()},
@@ -149,6 +151,32 @@ def _chat() -> Node:
                 errors.MessageTooLong("the text has 2400 characters; send at most 2000"),
                 errors.InvalidMessage("the request does not fit: Expected `str`, got `int` - at `$.uid`"),
                 errors.Shed("5210 turns are under way; new conversations wait, try again in a few seconds"),
+            ),
+        },
+    }
+
+
+def _messages() -> Node:
+    return {
+        "operationId": "accept",
+        "tags": ["chat"],
+        "summary": "Leave a message, get the reply later",
+        "description": "The gateway keeps the message and a worker answers it, after those that the user has left"
+        " before. The reply comes on `GET /v1/events` (with the `last_event_id` of this response, also after a break"
+        " of any length within the conversation's time) and on open WebSockets. A message that cannot be answered"
+        " brings a notice of the kind `failed`. Sent again with the same `message_id` it is kept once.",
+        "requestBody": _body("ChatRequest", examples.CHAT_REQUEST),
+        "responses": {
+            "202": {
+                "description": "The message is kept and will be answered.",
+                "content": {"application/json": _content("AcceptedMessage", examples.ACCEPTED)},
+            },
+            **_problems(
+                problems.MalformedRequest("the request is no JSON in UTF-8; send an object"),
+                errors.ConversationBusy("64 messages of this user wait already; send this one after a reply"),
+                errors.MessageTooLong("the text has 2400 characters; send at most 2000"),
+                errors.InvalidMessage("the request does not fit: Expected `str`, got `int` - at `$.uid`"),
+                errors.InboxFull("1000 messages wait to be answered; send this one again in a few seconds"),
             ),
         },
     }

@@ -1,0 +1,259 @@
+"""Answers the messages that gateways have accepted for later, those of one conversation in their order.
+
+Runs beside `worker` on the partitions that it owns. A message leaves its inbox once its reply is in the outbox; until
+then whoever has the partition next begins with it, and the turn's claim and the message id see to one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from chatflow_runtime.answering import Counted
+from chatflow_runtime.domain.reply import Notice
+from chatflow_runtime.domain.texts import Texts
+from chatflow_runtime.errors import (
+    ChatFlowError,
+    ClaimLost,
+    ConversationBusy,
+    Interrupted,
+    LeaseLost,
+    Shed,
+    StateError,
+    StateSchemaTooNew,
+    StateUnavailable,
+)
+from chatflow_runtime.metrics import Channel
+from chatflow_runtime.ownership import Ownership
+from chatflow_runtime.ports import InboxReader, Lease, Letter, Taken
+
+_log = structlog.get_logger(__name__)
+
+ATTEMPTS = 5
+"""Failed attempts after which a message is given up."""
+HANDED_OUT = 10
+"""Times that a message is handed out: by then it has most likely ended that many workers."""
+CONVERSATIONS = 32
+"""Answered at the same time."""
+HELD = 256
+"""Messages taken from inboxes and not answered yet."""
+RESCAN_S = 5.0
+"""The inboxes are looked into again after this long, since wake-ups may be lost."""
+DRAIN_S = 20.0
+"""Time for the answers under way when the worker is told to stop."""
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+"""Between attempts; the last one repeats."""
+
+
+PASSING = (StateUnavailable, StateSchemaTooNew, ConversationBusy, ClaimLost, Shed)
+"""Errors that say nothing about the message: it waits for as long as they last."""
+
+
+class HandedOutTooOften(Exception):
+    """Every worker that had the message ended before it was answered."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One partition that this worker has: what it has taken, by user."""
+
+    lease: Lease
+    lanes: dict[str, deque[Taken]] = field(default_factory=dict)
+    has_asked: bool = False
+    """Whether what others left has been taken over."""
+    is_lost: bool = False
+
+
+class InboxWorker:
+    """`ready` is awaited before the first answer, and again before each: it returns once answers have what they need.
+    `wait` is asyncio.sleep, unless a test hands in its own."""
+
+    def __init__(
+        self,
+        reader: InboxReader,
+        ownership: Ownership,
+        counted: Counted,
+        texts: Texts,
+        ready: Callable[[], Awaitable[None]],
+        wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._reader = reader
+        self._ownership = ownership
+        self._counted = counted
+        self._texts = texts
+        self._ready = ready
+        self._wait = wait
+        self._desks: dict[int, _Desk] = {}
+        self._news: set[int] = set()
+        self._bell = asyncio.Event()
+        self._slots = asyncio.Semaphore(CONVERSATIONS)
+        self._held = 0
+        self._lanes: set[asyncio.Task[None]] = set()
+
+    def wake(self, partition: int | None = None) -> None:
+        """Look into an inbox soon, or into all."""
+        self._news.update(self._desks if partition is None else (partition,))
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; then finish the answers that are under way, and begin no others."""
+        scanned_s = 0.0
+        try:
+            while True:
+                now_s = asyncio.get_running_loop().time()
+                if now_s - scanned_s >= RESCAN_S:
+                    scanned_s = now_s
+                    self.wake()
+                self._bell.clear()
+                self._follow_ownership()
+                await self._collect()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._bell.wait()
+        finally:
+            for desk in self._desks.values():
+                desk.is_lost = True
+            if self._lanes:
+                await asyncio.wait(self._lanes, timeout=DRAIN_S)
+            for lane in self._lanes:
+                lane.cancel()
+
+    def _follow_ownership(self) -> None:
+        owned = self._ownership.tokens
+        for number, desk in list(self._desks.items()):
+            if owned.get(number) != desk.lease.token:
+                self._lose(desk)
+        for number, token in owned.items():
+            if number not in self._desks:
+                self._desks[number] = _Desk(Lease(number, self._ownership.worker, token))
+                self._news.add(number)
+
+    def _lose(self, desk: _Desk) -> None:
+        desk.is_lost = True
+        if self._desks.get(desk.lease.partition) is desk:
+            del self._desks[desk.lease.partition]
+
+    async def _collect(self) -> None:
+        """Take what there is room for, from the inboxes that have news."""
+        for number in list(self._news):
+            desk = self._desks.get(number)
+            if desk is None:
+                self._news.discard(number)
+                continue
+            try:
+                if await self._is_emptied(desk):
+                    self._news.discard(number)
+            except LeaseLost:
+                self._lose(desk)
+            except StateError as error:
+                _log.warning("inbox.unreadable", partition=number, reason=str(error))
+                return
+
+    async def _is_emptied(self, desk: _Desk) -> bool:
+        """Take from one inbox; False when it may hold more than there was room for."""
+        if not desk.has_asked:
+            for one in await self._reader.left(desk.lease):
+                self._put(desk, one)
+            desk.has_asked = True
+        while (room := HELD - self._held) > 0:
+            taken = await self._reader.take(desk.lease, room)
+            for one in taken:
+                self._put(desk, one)
+            if len(taken) < room:
+                return True
+        return False
+
+    def _put(self, desk: _Desk, taken: Taken) -> None:
+        self._held += 1
+        lane = desk.lanes.get(taken.letter.uid)
+        if lane is not None:
+            lane.append(taken)
+            return
+        desk.lanes[taken.letter.uid] = lane = deque([taken])
+        task = asyncio.create_task(self._walk(desk, lane))
+        self._lanes.add(task)
+        task.add_done_callback(self._lanes.discard)
+
+    async def _walk(self, desk: _Desk, lane: deque[Taken]) -> None:
+        """Answer what one user has said, one after the other. After a loss the rest is the next owner's."""
+        uid = lane[0].letter.uid
+        try:
+            while lane and not desk.is_lost:
+                await self._settle(desk, lane[0])
+                lane.popleft()
+                self._held -= 1
+                self._bell.set()
+        except LeaseLost:
+            self._lose(desk)
+        finally:
+            self._held -= len(lane)
+            del desk.lanes[uid]
+
+    async def _settle(self, desk: _Desk, taken: Taken) -> None:
+        """Answer one message, or give it up. LeaseLost when another worker has it by now."""
+        lease, letter, pauses = desk.lease, taken.letter, _pauses()
+        failure: Exception = HandedOutTooOften(f"handed out {taken.times} times without an answer")
+        failures = 0 if taken.times <= HANDED_OUT else ATTEMPTS
+        while failures < ATTEMPTS:
+            try:
+                await self._answer(desk, letter)
+            except LeaseLost:
+                raise
+            except Exception as error:  # noqa: BLE001  The edge: whatever it is, it must not hold up the others.
+                failure = error
+                failures += _weight(error)
+                _log.warning("inbox.attempt_failed", message_id=letter.message_id, reason=_told(error))
+            else:
+                await self._lasting(lambda: self._reader.done(lease, taken))
+                return
+            if failures < ATTEMPTS:
+                await self._wait(next(pauses))
+        text = self._texts.interrupted if isinstance(failure, Interrupted) else self._texts.failed
+        notice = Notice("failed", text, self._counted.clock.now_ms(), letter.message_id)
+        await self._lasting(lambda: self._reader.bury(lease, taken, _told(failure), notice))
+        self._counted.metrics.dead_letter(_code(failure))
+        _log.error("inbox.given_up", message_id=letter.message_id, partition=lease.partition, reason=_told(failure))
+
+    async def _answer(self, desk: _Desk, letter: Letter) -> None:
+        async with self._slots:
+            if desk.is_lost:
+                raise LeaseLost(f"partition {desk.lease.partition} is handed on")
+            await self._ready()
+            await self._counted.answer(Channel.MESSAGES, letter.uid, letter.message_id, letter.text)
+
+    async def _lasting(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do something however long the state server is away."""
+        pauses = _pauses()
+        while True:
+            try:
+                await step()
+                return
+            except StateError:
+                await self._wait(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    return itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1]))
+
+
+def _weight(error: Exception) -> int:
+    """How many failed attempts an error counts for."""
+    if isinstance(error, Interrupted):
+        return ATTEMPTS
+    return 0 if isinstance(error, PASSING) else 1
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, HandedOutTooOften):
+        return "handed_out_too_often"
+    return error.code if isinstance(error, ChatFlowError) else ChatFlowError.code
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

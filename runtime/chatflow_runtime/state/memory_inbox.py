@@ -1,0 +1,94 @@
+"""The in-memory twin of `redis_inbox`, beside those of the conversations and the leases, which it looks into."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from chatflow_api import names
+
+from chatflow_runtime.domain.reply import Notice
+from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost
+from chatflow_runtime.ports import Accepted, Lease, Letter, Taken
+from chatflow_runtime.state.memory_leases import MemoryLeases
+from chatflow_runtime.state.memory_store import MemoryStore
+from chatflow_runtime.state.rules import Rules
+from chatflow_runtime.state.stream_id import StreamId
+
+
+@dataclass(slots=True)
+class _Waiting:
+    letter: Letter
+    resume: str
+    times: int = 0
+
+
+@dataclass(slots=True)
+class _Partition:
+    waiting: dict[str, _Waiting] = field(default_factory=dict)
+    dead: list[tuple[Letter, str]] = field(default_factory=list)
+
+
+class MemoryInbox:
+    """Inbox and InboxReader without a server."""
+
+    def __init__(self, rules: Rules, store: MemoryStore, leases: MemoryLeases) -> None:
+        self._rules = rules
+        self._store = store
+        self._leases = leases
+        self._partitions: dict[int, _Partition] = {}
+        self._entries = itertools.count(1)
+
+    async def accept(self, letter: Letter) -> Accepted:
+        """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already."""
+        waiting = self._of(names.partition(letter.uid)).waiting
+        for position, one in enumerate(waiting.values()):
+            if (one.letter.uid, one.letter.message_id) == (letter.uid, letter.message_id):
+                return Accepted(position, one.resume)
+        answered = self._store.answered_at(letter.uid, letter.message_id)
+        if answered is not None:
+            return Accepted(0, str(StreamId.of(answered).preceding()))
+        if len(waiting) >= self._rules.inbox_letters:
+            raise InboxFull(f"{len(waiting)} messages wait to be answered; send this one again in a few seconds")
+        own = sum(one.letter.uid == letter.uid for one in waiting.values())
+        if own >= self._rules.waiters:
+            raise ConversationBusy(f"{own} messages of this user wait already; send this one after a reply")
+        kept = await self._store.outbox(letter.uid, "0", self._rules.outbox_items)
+        accepted = Accepted(len(waiting), kept[-1].id if kept else "0-0")
+        waiting[str(next(self._entries))] = _Waiting(letter, accepted.resume)
+        return accepted
+
+    async def left(self, lease: Lease) -> Sequence[Taken]:
+        """What owners before have taken and not answered, oldest first."""
+        return self._handed_out(lease, [entry for entry, one in self._held(lease).waiting.items() if one.times])
+
+    async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
+        """New messages, oldest first."""
+        new = [entry for entry, one in self._held(lease).waiting.items() if not one.times]
+        return self._handed_out(lease, new[:limit])
+
+    async def done(self, lease: Lease, taken: Taken) -> None:
+        """A message is answered."""
+        self._held(lease).waiting.pop(taken.entry, None)
+
+    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
+        """A message cannot be answered: keep it with the reason, and tell the user."""
+        partition = self._held(lease)
+        partition.waiting.pop(taken.entry, None)
+        partition.dead.append((taken.letter, reason))
+        self._store.notify(taken.letter.uid, notice)
+
+    def _handed_out(self, lease: Lease, entries: Sequence[str]) -> list[Taken]:
+        waiting = self._held(lease).waiting
+        for entry in entries:
+            waiting[entry].times += 1
+        return [Taken(entry, waiting[entry].letter, waiting[entry].times) for entry in entries]
+
+    def _held(self, lease: Lease) -> _Partition:
+        if not self._leases.holds(lease.partition, lease.worker, lease.token):
+            raise LeaseLost(f"partition {lease.partition} is no longer {lease.worker}'s")
+        return self._of(lease.partition)
+
+    def _of(self, number: int) -> _Partition:
+        return self._partitions.setdefault(number, _Partition())

@@ -1,0 +1,106 @@
+"""Messages that are answered later, on Redis or Valkey: ports.Inbox for gateways, ports.InboxReader for workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from chatflow_api import names
+
+from chatflow_runtime.domain.reply import Notice
+from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost
+from chatflow_runtime.ports import Accepted, Lease, Letter, Taken
+from chatflow_runtime.state.codec import LETTERS, NOTICES
+from chatflow_runtime.state.keys import keys_of
+from chatflow_runtime.state.link import Link
+from chatflow_runtime.state.rules import Rules
+from chatflow_runtime.state.scripts import Script, Status, render
+from chatflow_runtime.state.stream_id import StreamId
+from chatflow_runtime.state.wire import Argument
+
+
+class RedisInbox:
+    """Inbox and InboxReader over one connection."""
+
+    def __init__(self, link: Link, flow: str, rules: Rules) -> None:
+        self._link = link
+        self._flow = flow
+        self._scripts = render(rules)
+
+    async def accept(self, letter: Letter) -> Accepted:
+        """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already."""
+        number, keys = names.partition(letter.uid), keys_of(self._flow, letter.uid)
+        status, *found = await self._link.run(
+            self._scripts.accept,
+            4,
+            names.inbox_key(self._flow, number),
+            names.accepted_key(self._flow, number),
+            keys.outbox,
+            keys.replies,
+            letter.message_id,
+            letter.uid,
+            LETTERS.encode(letter),
+            names.work_channel(self._flow, number),
+            number,
+        )
+        match Status(status):
+            case Status.DONE:
+                return Accepted(found[0], found[1].decode())
+            case Status.ANSWERED:
+                return Accepted(0, str(StreamId.of(found[0].decode()).preceding()))
+            case Status.FULL:
+                raise InboxFull(f"{found[0]} messages wait to be answered; send this one again in a few seconds")
+            case Status.REJECTED:
+                raise ConversationBusy(f"{found[0]} messages of this user wait already; send this one after a reply")
+            case other:
+                raise AssertionError(f"accept.lua returned {other!r}")
+
+    async def left(self, lease: Lease) -> Sequence[Taken]:
+        """What owners before have taken and not answered, oldest first."""
+        return await self._taken(lease, 0)
+
+    async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
+        """New messages, oldest first."""
+        return await self._taken(lease, limit)
+
+    async def done(self, lease: Lease, taken: Taken) -> None:
+        """A message is answered."""
+        accepted = names.accepted_key(self._flow, lease.partition)
+        letter = taken.letter
+        await self._run(self._scripts.done, lease, [accepted], taken.entry, letter.uid, letter.message_id)
+
+    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
+        """A message cannot be answered: keep it with the reason, and tell the user."""
+        letter, keys = taken.letter, keys_of(self._flow, taken.letter.uid)
+        await self._run(
+            self._scripts.bury,
+            lease,
+            [
+                names.accepted_key(self._flow, lease.partition),
+                names.dead_key(self._flow, lease.partition),
+                keys.outbox,
+            ],
+            taken.entry,
+            letter.uid,
+            letter.message_id,
+            LETTERS.encode(letter),
+            reason,
+            NOTICES.encode(notice),
+            keys.channel,
+        )
+
+    async def _taken(self, lease: Lease, limit: int) -> Sequence[Taken]:
+        rows = await self._run(self._scripts.take, lease, [], limit)
+        return [Taken(at.decode(), LETTERS.decode(fields[1]), times) for at, fields, times in rows]
+
+    async def _run(self, script: Script, lease: Lease, keys: Sequence[str], *args: Argument) -> list[Any]:
+        """What follows the status of a script that only the partition's owner may run."""
+        held = names.lease_key(self._flow, lease.partition)
+        inbox = names.inbox_key(self._flow, lease.partition)
+        found: list[Any]
+        status, *found = await self._link.run(
+            script, len(keys) + 2, held, inbox, *keys, lease.worker, lease.token, *args
+        )
+        if status == Status.LOST:
+            raise LeaseLost(f"partition {lease.partition} is no longer {lease.worker}'s")
+        return found

@@ -1,0 +1,248 @@
+"""Messages that are answered later: the worker over the twin and a real server, with a bot that fails as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+
+import pytest
+from chatflow_api.names import partition
+from chatflow_runtime.answering import Counted
+from chatflow_runtime.domain.conversation import Message
+from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
+from chatflow_runtime.domain.texts import Texts
+from chatflow_runtime.errors import (
+    ChatFlowError,
+    ClaimLost,
+    ConversationBusy,
+    Interrupted,
+    InvalidMessage,
+    StateUnavailable,
+)
+from chatflow_runtime.inbox_worker import ATTEMPTS, HANDED_OUT, HELD, PAUSES_S, InboxWorker
+from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ownership import Ownership
+from chatflow_runtime.ports import Answered, Claimed, Letter
+from chatflow_runtime.sink import DeltaSink
+from prometheus_client import CollectorRegistry
+from tests_runtime.state_cases import RULES, Case, Open, memory_case, outcome
+from tests_runtime.web_clients import eventually
+
+TEXTS = Texts(*(each.name for each in fields(Texts)))
+UNTIL_S = 30.0
+
+
+@dataclass
+class Bot:
+    """Answers by a real claim and commit. `faults`: what to raise, in turn, by message id."""
+
+    case: Case
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    at_once: int = 0
+    most: int = 0
+
+    async def answer(
+        self,
+        uid: str,
+        message_id: str,
+        text: str,
+        sink: DeltaSink | None = None,
+        history: tuple[Message, ...] | None = None,
+    ) -> OutboxItem:
+        assert (sink, history) == (None, None)
+        self.begun.append(message_id)
+        if self.faults.get(message_id):
+            raise self.faults[message_id].pop(0)
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        try:
+            while True:
+                turn = self.case.turn(message_id, uid, text)
+                loaded = await self.case.store.load(turn)
+                if isinstance(loaded, Answered):
+                    return loaded.item
+                if isinstance(loaded, Claimed):
+                    break
+                await asyncio.sleep(0)
+            if message_id in self.gates:
+                await self.gates[message_id].wait()
+            return (await self.case.store.commit(turn, loaded.conversation, outcome(turn))).item
+        finally:
+            self.at_once -= 1
+
+
+@dataclass
+class Office:
+    """A worker that answers, and what it needs."""
+
+    worker: InboxWorker
+    ownership: Ownership
+    bot: Bot
+    pauses_s: list[float]
+    task: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def office(case: Case, name: str = "worker", bot: Bot | None = None) -> AsyncIterator[Office]:
+    bot, pauses_s = bot or Bot(case), list[float]()
+
+    async def wait(seconds: float) -> None:
+        pauses_s.append(seconds)
+        await asyncio.sleep(0)
+
+    async def ready() -> None:
+        return
+
+    ownership = case.ownership(name)
+    await ownership.refresh()
+    counted = Counted(bot, Metrics(CollectorRegistry()), case.time.clock)
+    worker = InboxWorker(case.inbox, ownership, counted, TEXTS, ready, wait)
+    task = asyncio.create_task(worker.run())
+    try:
+        yield Office(worker, ownership, bot, pauses_s, task)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def letter(uid: str, message_id: str) -> Letter:
+    return Letter(uid, message_id, f"text of {message_id}", 1_790_000_000_000)
+
+
+async def said(case: Case, uid: str) -> list[str]:
+    """What a user's outbox holds: ids of answered messages, and kinds of notices."""
+    items = [entry.item for entry in await case.store.outbox(uid, "0", RULES.outbox_items)]
+    return [item.message_id if isinstance(item, Reply) else f"{item.kind} {item.message_id}" for item in items]
+
+
+async def answered(case: Case, uid: str, expected: list[str]) -> None:
+    with case.store.watch(uid) as watch:
+        async with asyncio.timeout(UNTIL_S):
+            while await said(case, uid) != expected:
+                await watch.wait(UNTIL_S)
+
+
+async def test_each_user_s_messages_are_answered_once_and_in_order_beside_the_others(open_case: Open) -> None:
+    async with open_case(RULES) as case, office(case) as at:
+        users = [f"user-{number}" for number in range(12)]
+        for number in range(20):
+            for uid in users:
+                await case.inbox.accept(letter(uid, f"m{number}"))
+                at.worker.wake(partition(uid))
+        for uid in users:
+            await answered(case, uid, [f"m{number}" for number in range(20)])
+        assert len(at.bot.begun) == 240
+        assert at.bot.most <= len(users)
+        for uid in users:
+            assert (await case.inbox.accept(letter(uid, "last"))).position == 0
+
+
+async def test_a_wake_up_that_is_lost_costs_time_and_no_message() -> None:
+    async with memory_case() as case:
+        await case.inbox.accept(letter("u", "before"))
+        async with office(case):
+            await answered(case, "u", ["before"])
+            await case.inbox.accept(letter("u", "unheard"))
+            await answered(case, "u", ["before", "unheard"])
+
+
+async def test_more_than_is_held_at_once_waits_in_the_inbox() -> None:
+    async with memory_case() as case, office(case) as at:
+        users = [f"u{number}" for number in range(HELD + 40)]
+        at.bot.gates = {uid: asyncio.Event() for uid in users}
+        for uid in users:
+            await case.inbox.accept(letter(uid, uid))
+        at.worker.wake()
+        await eventually(lambda: at.bot.most == 32)
+        for gate in at.bot.gates.values():
+            gate.set()
+        at.worker.wake()
+        for uid in users:
+            await answered(case, uid, [uid])
+        assert at.bot.most == 32
+
+
+@pytest.mark.parametrize("passing", [StateUnavailable("away"), ConversationBusy("busy"), ClaimLost("taken")])
+async def test_what_says_nothing_about_the_message_is_waited_out(passing: ChatFlowError) -> None:
+    async with memory_case() as case:
+        await case.inbox.accept(letter("u", "m1"))
+        await case.inbox.accept(letter("u", "m2"))
+        async with office(case, bot=Bot(case, {"m1": [passing] * 20})) as at:
+            await answered(case, "u", ["m1", "m2"])
+        assert at.pauses_s == [*PAUSES_S, *[PAUSES_S[-1]] * 16]
+
+
+@pytest.mark.parametrize(
+    ("faults", "text"),
+    [
+        ([InvalidMessage("no")] * ATTEMPTS, "failed"),
+        ([RuntimeError("a bug")] * ATTEMPTS, "failed"),
+        ([Interrupted("a newer one")], "interrupted"),
+    ],
+)
+async def test_a_message_that_fails_again_and_again_is_given_up_and_the_next_one_answered(
+    open_case: Open, faults: list[Exception], text: str
+) -> None:
+    async with open_case(RULES) as case:
+        for name in ("m1", "m2"):
+            await case.inbox.accept(letter("u", name))
+        async with office(case, bot=Bot(case, {"m1": list(faults)})) as at:
+            await answered(case, "u", ["failed m1", "m2"])
+        assert at.bot.begun == ["m1"] * len(faults) + ["m2"]
+        told = (await case.store.outbox("u", "0"))[0].item
+        assert isinstance(told, Notice)
+        assert told.text == text
+
+
+async def test_a_message_that_ended_every_worker_is_not_tried_for_ever() -> None:
+    async with memory_case() as case:
+        await case.inbox.accept(letter("u", "m1"))
+        lease = await case.lease(partition("u"), "gone")
+        await case.inbox.left(lease)
+        await case.inbox.take(lease, 1)
+        for _ in range(HANDED_OUT - 1):
+            await case.inbox.left(lease)
+        await case.leases.free(lease.partition, "gone", lease.token)
+        async with office(case) as at:
+            await answered(case, "u", ["failed m1"])
+        assert not at.bot.begun
+
+
+async def test_a_worker_that_hangs_is_replaced_and_says_nothing_later(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        gate = asyncio.Event()
+        for number in range(4):
+            await case.inbox.accept(letter("u", f"m{number}"))
+        async with office(case, "ant", Bot(case, gates={"m1": gate})) as hung:
+            await eventually(lambda: hung.bot.begun == ["m0", "m1"])
+            case.time.advance(max(RULES.partition_lease_ms, RULES.lease_ms) + 1)
+            async with office(case, "bee") as other:
+                await answered(case, "u", ["m0", "m1", "m2", "m3"])
+                assert other.bot.begun[0] == "m1"
+                gate.set()
+                hung.worker.wake()
+                await eventually(lambda: hung.bot.at_once == 0)
+            assert await said(case, "u") == ["m0", "m1", "m2", "m3"]
+            assert "m2" not in hung.bot.begun
+
+
+async def test_a_worker_that_stops_finishes_what_it_has_begun_and_leaves_the_rest() -> None:
+    async with memory_case() as case:
+        gate = asyncio.Event()
+        for number in range(3):
+            await case.inbox.accept(letter("u", f"m{number}"))
+        async with office(case, "ant", Bot(case, gates={"m0": gate})) as at:
+            await eventually(lambda: at.bot.begun == ["m0"])
+            at.task.cancel()
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(at.task, return_exceptions=True)
+            await at.ownership.leave()
+        assert await said(case, "u") == ["m0"]
+        async with office(case, "bee") as other:
+            await answered(case, "u", ["m0", "m1", "m2"])
+        assert other.bot.begun == ["m1", "m2"]
