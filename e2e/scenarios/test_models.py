@@ -93,14 +93,17 @@ def test_a_language_model_takes_traffic_only_when_it_is_warm_also_after_crashes_
     assert {reply["origin"] for reply in replies} == {"llm"}
     assert not [reply for reply in replies if "warm" not in reply["text"]]
 
+    # Without its code the next server cannot start: the model stays away until that is back.
     (pod,) = ready_pods(flows, "served")
+    flows.kubectl.delete("configmap", "stand-in")
     flows.kubectl.delete("pod", pod, wait=False)
     flows.eventually(
         "the status says that the model is away",
         lambda: conditions(flows, "served")["ModelsReady"]["status"] == "False",
-        60,
+        120,
     )
-    wait_ready(flows, "served")
+    flows.apply(*stand_in_model.objects(flows))
+    wait_ready(flows, "served", 300)
 
 
 def is_replaced(workspace: Workspace, pod: str) -> bool:
