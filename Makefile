@@ -11,7 +11,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --require-hashes -r locks
 UV := $(BIN)/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
-.PHONY: demo demo-en lock test check test-real-model test-serving bench bench-smoke bench-intent bench-serving bench-warm-up bench-operator cluster-up cluster-down e2e e2e-models e2e-scaling generate format clean help
+.PHONY: demo demo-en lock test check test-real-model test-serving bench bench-smoke bench-intent bench-serving bench-warm-up bench-operator cluster-up cluster-down e2e e2e-models e2e-scaling faults generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -103,6 +103,9 @@ e2e-scaling: $(VENV)/.e2e ## A model's servers follow planted load by real KEDA 
 	@$(BIN)/python -m e2e.cluster build --addons base redis runtime builder operator intent warm-up
 	@$(BIN)/python -m e2e.harness.helm
 	@$(BIN)/pytest -m cluster --durations=5 e2e/scaling
+
+faults: $(STAMP) ## Parts are killed, cut off and filled up while users talk; every message is counted (15 minutes; MESSAGES of each scenario)
+	@$(BIN)/python -m e2e.faults $(addprefix --messages=,$(MESSAGES))
 
 bench: bench-smoke bench-intent bench-serving bench-warm-up bench-operator ## All benchmarks
 

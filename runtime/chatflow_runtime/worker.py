@@ -19,7 +19,7 @@ from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import DueStore, RecordSink
 
 _log = structlog.get_logger(__name__)
-_LAST_PAUSE_S = 30.0
+_LAST_PAUSE_S = 5.0
 
 T = TypeVar("T")
 

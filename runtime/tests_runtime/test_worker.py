@@ -121,7 +121,7 @@ async def test_an_outage_is_logged_when_it_begins_and_ends_and_costs_nothing(met
         worker = Worker(due, RecordFiles(tmp_path), case.ownership(), wait=ticks.wait, jitter=lambda: 1.0)
         with capture_logs() as logs:
             running = asyncio.create_task(worker.run())
-            assert [await ticks.passed() for _ in range(7)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+            assert [await ticks.passed() for _ in range(7)] == [2.0, 4.0, 5.0, 5.0, 5.0, 5.0, 5.0]
             due.is_down = False
             assert await ticks.passed() == 1.0
             await ticks.passed()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ def parse_event(frame: str) -> Event | None:
     return Event(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id"))
 
 
-async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+async def events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
     """The events of a response, as they come."""
     buffer = ""
     async for piece in response.content.iter_any():

@@ -1,0 +1,145 @@
+"""`make faults`: every scenario under load, the audit of each, and build/faults.json. Ends with 1 unless all is clean.
+
+--messages are spread over --users in each scenario; --only names some of the scenarios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import aiohttp
+
+from e2e.faults import plant
+from e2e.faults.ledger import WRONGS, Audit, Kept, Sent, audit
+from e2e.faults.load import User, outbox
+from e2e.faults.scenarios import SCENARIOS, Scenario
+
+OUT = Path(__file__).parents[2] / "build" / "faults.json"
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scenario's result. Times in seconds."""
+
+    name: str
+    audit: Audit
+    retries: int
+    seconds: float
+    rate: float
+    """Messages a second."""
+    p50_s: float
+    p99_s: float
+    longest_gap_s: float
+    """The longest time in which no user at all heard an answer."""
+
+
+async def run(scenario: Scenario, users: int, messages: int, seed: int) -> Row:
+    """One scenario with a plant of its own."""
+    async with (
+        plant.running(scenario.is_replicated) as parts,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        crowd = [User(number, parts.urls, session, random.Random(seed + number)) for number in range(users)]  # noqa: S311
+        began_s = time.monotonic()
+        harm = asyncio.create_task(_again_and_again(scenario, parts))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for user in crowd:
+                    group.create_task(user.talk(messages // users))
+            took_s = time.monotonic() - began_s
+        finally:
+            harm.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await harm
+        await _healed(parts)
+        sent = {user.uid: user.sent for user in crowd}
+        kept = await _kept(session, parts.urls[-1], sent)
+    took = sorted(one.took_s for user in crowd for one in user.sent)
+    heard_s = sorted([began_s, *(at for user in crowd for at in user.answered_at_s)])
+    return Row(
+        scenario.name,
+        audit(sent, kept),
+        sum(user.retries for user in crowd),
+        took_s,
+        len(took) / took_s,
+        statistics.median(took),
+        took[int(0.99 * (len(took) - 1))],
+        max(later - earlier for earlier, later in itertools.pairwise(heard_s)),
+    )
+
+
+async def _again_and_again(scenario: Scenario, parts: plant.Plant) -> None:
+    while True:
+        await scenario.fault(parts)
+
+
+async def _healed(parts: plant.Plant) -> None:
+    """Undo what the scenario was in the middle of."""
+    parts.models.heal()
+    if parts.state is not None:
+        parts.state.thaw()
+        await asyncio.to_thread(parts.state.ask, "CONFIG", "SET", "maxmemory", "0")
+    # The last gateway may have been ended a moment ago.
+    await parts.gateways[-1].stop()
+    await parts.gateways[-1].start()
+
+
+async def _kept(session: aiohttp.ClientSession, url: str, sent: dict[str, list[Sent]]) -> dict[str, list[Kept]]:
+    slots = asyncio.Semaphore(READERS)
+
+    async def one(uid: str) -> list[Kept]:
+        async with slots:
+            return await outbox(session, url, uid, sent[uid][-1].message_id)
+
+    return dict(zip(sent, await asyncio.gather(*map(one, sent)), strict=True))
+
+
+def main() -> int:
+    """Run what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=16_000, help="of each scenario")
+    parser.add_argument("--users", type=int, default=128)
+    parser.add_argument("--only", nargs="*", default=[each.name for each in SCENARIOS], metavar="NAME")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(
+        f"{'scenario':16s} {'messages':>8s} {'lost':>5s} {'twice':>5s} {'order':>5s} {'leaked':>6s} {'refused':>7s}"
+        f" {'retries':>7s} {'a second':>8s} {'p50':>7s} {'p99':>7s} {'longest gap':>11s}"
+    )
+    rows = []
+    for scenario in SCENARIOS:
+        if scenario.name in options.only:
+            rows.append(asyncio.run(run(scenario, options.users, options.messages, options.seed)))
+            _show(rows[-1])
+    totals = {name: sum(getattr(row.audit, name) for row in rows) for name in ("messages", *WRONGS)}
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps({**totals, "scenarios": [asdict(row) for row in rows]}, indent=2), encoding="utf-8")
+    print(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()))
+    return 0 if all(row.audit.is_clean for row in rows) else 1
+
+
+def _show(row: Row) -> None:
+    counts = row.audit
+    print(
+        f"{row.name:16s} {counts.messages:8d} {counts.lost:5d} {counts.duplicated:5d} {counts.reordered:5d}"
+        f" {counts.leaked:6d} {counts.given_up:7d} {row.retries:7d} {row.rate:8.0f} {row.p50_s:5.2f} s"
+        f" {row.p99_s:5.2f} s {row.longest_gap_s:9.1f} s",
+        flush=True,
+    )
+    for finding in counts.findings:
+        print(f"    {finding}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
