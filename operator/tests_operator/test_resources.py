@@ -264,7 +264,7 @@ def test_one_and_only_one_chooses_the_number_of_servers(
     assert service["spec"]["predictor"]["minReplicas"] >= 1
 
 
-def test_a_model_at_zero_is_looked_at_more_often_and_woken_by_gateways_alone() -> None:
+def test_a_model_at_zero_is_looked_at_more_often_and_woken_by_who_asks_it_alone() -> None:
     found = next(
         one
         for one in manifests(_model((0, 4)))
@@ -276,8 +276,8 @@ def test_a_model_at_zero_is_looked_at_more_often_and_woken_by_gateways_alone() -
     assert spec["fallback"]["replicas"] > 0
     queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in spec["triggers"]}
     assert all("or (vector(0) unless" in queries[name] for name in ("running", "waiting", "cache"))
-    gateways = "shop-gateway-[a-z0-9]*-?[a-z0-9]{5}"
-    assert f'chatflow_model_waiting_turns{{namespace="sales",pod=~"{gateways}",role="llm"}}' in queries["held"]
+    askers = "(shop-gateway-|shop-worker-)[a-z0-9]*-?[a-z0-9]{5}"
+    assert f'chatflow_model_waiting_turns{{namespace="sales",pod=~"{askers}",role="llm"}}' in queries["held"]
 
 
 INTENT_SERVER: Manifest = {"kserve": {"storageUri": "pvc://shop-data/artefacts"}, "deadline": "80ms"}

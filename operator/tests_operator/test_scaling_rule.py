@@ -124,18 +124,20 @@ LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 def test_a_query_counts_the_pods_of_its_own_deployment_however_long_their_names_are(
     flow: str, replica_set: str, suffix: str
 ) -> None:
-    series = Series("shop", f"{flow}-llm", f"{flow}-gateway", "llm")
+    series = Series("shop", f"{flow}-llm", f"{flow}-gateway", f"{flow}-worker", "llm")
     (servers,) = patterns(series.query(Signal.RUNNING).partition(" or ")[0])
     (gateways,) = patterns(turns_in_flight("shop", f"{flow}-gateway"))
     assert re.fullmatch(servers, pod(f"{flow}-llm-predictor", replica_set, suffix))
     assert re.fullmatch(gateways, pod(f"{flow}-gateway", replica_set, suffix))
+    askers = patterns(series.query(Signal.HELD))
+    assert any(re.fullmatch(asker, pod(f"{flow}-worker", replica_set, suffix)) for asker in askers)
     if len(flow) < 20:
         assert not re.fullmatch(gateways, pod(f"{flow}-gateway-gateway", replica_set, suffix))
         assert not re.fullmatch(servers, pod(f"{flow}-llm-predictor-llm-predictor", replica_set, suffix))
 
 
 def test_a_pod_that_is_read_several_times_counts_once() -> None:
-    series = Series("shop", "a-llm", "a-gateway", "llm")
+    series = Series("shop", "a-llm", "a-gateway", "a-worker", "llm")
     for signal in (Signal.RUNNING, Signal.WAITING):
         assert series.query(signal).startswith("sum(max by (pod, engine) (vllm:num_requests_")
     assert series.query(Signal.HELD).startswith("sum(max by (pod) (")

@@ -65,8 +65,10 @@ class _Desk:
 
     lease: Lease
     lanes: dict[str, deque[Taken]] = field(default_factory=dict)
+    entries: set[str] = field(default_factory=set)
+    """All that is in the lanes."""
     has_asked: bool = False
-    """Whether what others left has been taken over."""
+    """Whether what was taken and not answered, by others or on the way to this worker, is in the lanes."""
     is_lost: bool = False
 
 
@@ -152,8 +154,11 @@ class InboxWorker:
             except LeaseLost:
                 self._lose(desk)
             except StateError as error:
+                # The server may have handed something out that did not arrive.
+                desk.has_asked = False
                 _log.warning("inbox.unreadable", partition=number, reason=str(error))
-                return
+                if isinstance(error, StateUnavailable):
+                    return
 
     async def _is_emptied(self, desk: _Desk) -> bool:
         """Take from one inbox; False when it may hold more than there was room for."""
@@ -170,6 +175,9 @@ class InboxWorker:
         return False
 
     def _put(self, desk: _Desk, taken: Taken) -> None:
+        if taken.entry in desk.entries:
+            return
+        desk.entries.add(taken.entry)
         self._held += 1
         lane = desk.lanes.get(taken.letter.uid)
         if lane is not None:
@@ -186,7 +194,7 @@ class InboxWorker:
         try:
             while lane and not desk.is_lost:
                 await self._settle(desk, lane[0])
-                lane.popleft()
+                desk.entries.discard(lane.popleft().entry)
                 self._held -= 1
                 self._bell.set()
         except LeaseLost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 
@@ -24,7 +24,7 @@ from chatflow_runtime.errors import (
 from chatflow_runtime.inbox_worker import ATTEMPTS, HANDED_OUT, HELD, PAUSES_S, InboxWorker
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ownership import Ownership
-from chatflow_runtime.ports import Answered, Claimed, Letter
+from chatflow_runtime.ports import Answered, Claimed, InboxReader, Lease, Letter, Taken
 from chatflow_runtime.sink import DeltaSink
 from prometheus_client import CollectorRegistry
 from tests_runtime.state_cases import RULES, Case, Open, memory_case, outcome
@@ -86,8 +86,42 @@ class Office:
     task: asyncio.Task[None]
 
 
+@dataclass
+class Lossy:
+    """The case's inbox, whose answers to the named calls are lost on their way once each."""
+
+    case: Case
+    losses: set[str]
+
+    async def _lost(self, call: str) -> None:
+        if call in self.losses:
+            self.losses.remove(call)
+            raise StateUnavailable(f"no answer to {call}")
+
+    async def left(self, lease: Lease) -> Sequence[Taken]:
+        found = await self.case.inbox.left(lease)
+        await self._lost("left")
+        return found
+
+    async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
+        found = await self.case.inbox.take(lease, limit)
+        if found:
+            await self._lost("take")
+        return found
+
+    async def done(self, lease: Lease, taken: Taken) -> None:
+        await self.case.inbox.done(lease, taken)
+        await self._lost("done")
+
+    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
+        await self.case.inbox.bury(lease, taken, reason, notice)
+        await self._lost("bury")
+
+
 @asynccontextmanager
-async def office(case: Case, name: str = "worker", bot: Bot | None = None) -> AsyncIterator[Office]:
+async def office(
+    case: Case, name: str = "worker", bot: Bot | None = None, reader: InboxReader | None = None
+) -> AsyncIterator[Office]:
     bot, pauses_s = bot or Bot(case), list[float]()
 
     async def wait(seconds: float) -> None:
@@ -100,7 +134,7 @@ async def office(case: Case, name: str = "worker", bot: Bot | None = None) -> As
     ownership = case.ownership(name)
     await ownership.refresh()
     counted = Counted(bot, Metrics(CollectorRegistry()), case.time.clock)
-    worker = InboxWorker(case.inbox, ownership, counted, TEXTS, ready, wait)
+    worker = InboxWorker(reader or case.inbox, ownership, counted, TEXTS, ready, wait)
     task = asyncio.create_task(worker.run())
     try:
         yield Office(worker, ownership, bot, pauses_s, task)
@@ -196,6 +230,21 @@ async def test_a_message_that_fails_again_and_again_is_given_up_and_the_next_one
         told = (await case.store.outbox("u", "0"))[0].item
         assert isinstance(told, Notice)
         assert told.text == text
+
+
+async def test_answers_of_the_server_that_are_lost_cost_no_message(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        for name in ("m1", "m2", "m3"):
+            await case.inbox.accept(letter("u", name))
+        bot = Bot(case, {"m2": [InvalidMessage("no")] * ATTEMPTS})
+        reader = Lossy(case, {"left", "take", "done", "bury"})
+        async with office(case, bot=bot, reader=reader) as at:
+            await answered(case, "u", ["m1", "failed m2", "m3"])
+            await case.inbox.accept(letter("u", "m4"))
+            at.worker.wake()
+            await answered(case, "u", ["m1", "failed m2", "m3", "m4"])
+        assert not reader.losses
+        assert bot.begun.count("m1") == 1
 
 
 async def test_a_message_that_ended_every_worker_is_not_tried_for_ever() -> None:

@@ -123,7 +123,7 @@ def _triggers(frame: Frame, served: Served) -> Iterator[Manifest]:
     metadata, prometheus = frame.flow.metadata, frame.spec.observability.prometheus
     assert prometheus is not None, "chosen by requests"  # noqa: S101
     service = inference_service(metadata.name, served.role)
-    series = Series(metadata.namespace, service, frame.name(Part.GATEWAY), served.role)
+    series = Series(metadata.namespace, service, frame.name(Part.GATEWAY), frame.name(Part.WORKER), served.role)
     for signal in Signal:
         yield {"name": signal.value, **prometheus_trigger(prometheus, series.query(signal), TARGET)}
 

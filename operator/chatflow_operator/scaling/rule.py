@@ -104,6 +104,8 @@ class Series:
     """Name of the InferenceService."""
     gateways: str
     """Name of the gateways' Deployment."""
+    worker: str
+    """Name of the worker's Deployment: it asks the model as well."""
     role: str
 
     def query(self, signal: Signal) -> str:
@@ -118,16 +120,16 @@ class Series:
                 # A server of several engines has as many caches and is still one server.
                 return self._of_servers(f"sum(avg by (pod) (vllm:kv_cache_usage_perc{{{pods}}}))")
             case Signal.HELD:
-                held = _once(f'{METRIC_MODEL_WAITING}{{{self._gateways},role="{self.role}"}}')
+                held = _once(f'{METRIC_MODEL_WAITING}{{{self._askers},role="{self.role}"}}')
                 return f"{held} or 0 * {turns_in_flight(self.namespace, self.gateways)}"
 
     @property
-    def _gateways(self) -> str:
-        return _pods_of(self.namespace, self.gateways)
+    def _askers(self) -> str:
+        return _pods_of(self.namespace, self.gateways, self.worker)
 
     def _of_servers(self, measured: str) -> str:
         """A measurement, or 0 where no server runs. Answers that come without one mean that servers are not scraped."""
-        served = f'{METRIC_FIRST_TOKENS}_count{{{self._gateways},origin="{self.role}"}}[{_SERVED_WINDOW}]'
+        served = f'{METRIC_FIRST_TOKENS}_count{{{self._askers},origin="{self.role}"}}[{_SERVED_WINDOW}]'
         return f"{measured} or (vector(0) unless on() (sum(rate({served})) > 0))"
 
 
@@ -142,7 +144,8 @@ def _once(series: str, source: str = "pod") -> str:
     return f"sum(max by ({source}) ({series}))"
 
 
-def _pods_of(namespace: str, deployment: str) -> str:
+def _pods_of(namespace: str, *deployments: str) -> str:
     """Their names are the Deployment's, cut to what Kubernetes generates names from, a hash and a suffix. Another
     Deployment's name may go on where this one's ends."""
-    return f'namespace="{namespace}",pod=~"{f"{deployment}-"[:GENERATED_FROM]}[a-z0-9]*-?[a-z0-9]{{5}}"'
+    names = "|".join(f"{deployment}-"[:GENERATED_FROM] for deployment in deployments)
+    return f'namespace="{namespace}",pod=~"({names})[a-z0-9]*-?[a-z0-9]{{5}}"'

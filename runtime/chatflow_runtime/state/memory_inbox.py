@@ -75,7 +75,8 @@ class MemoryInbox:
     async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
         """A message cannot be answered: keep it with the reason, and tell the user."""
         partition = self._held(lease)
-        partition.waiting.pop(taken.entry, None)
+        if partition.waiting.pop(taken.entry, None) is None:
+            return
         partition.dead.append((taken.letter, reason))
         self._store.notify(taken.letter.uid, notice)
 

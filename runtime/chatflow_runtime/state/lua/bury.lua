@@ -5,7 +5,7 @@
 -- Returns: {DONE} | {LOST}
 -- Complexity: O(1). Time: none; ids have the server's.
 if not holds(KEYS[1], ARGV[1], ARGV[2]) then return {LOST} end
-take_out(KEYS[2], KEYS[3], ARGV[3], ARGV[4], ARGV[5])
+if not take_out(KEYS[2], KEYS[3], ARGV[3], ARGV[4], ARGV[5]) then return {DONE} end
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', DEAD, '*', 'd', ARGV[6], 'why', ARGV[7])
 redis.call('XADD', KEYS[5], '*', 'n', ARGV[8])
 redis.call('PEXPIRE', KEYS[5], KEEP_MS)
