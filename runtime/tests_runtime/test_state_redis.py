@@ -13,12 +13,12 @@ from chatflow_api import names
 from chatflow_runtime.domain.conversation import SCHEMA, Conversation, Event, Scene
 from chatflow_runtime.domain.reply import OutboxItem, Reply
 from chatflow_runtime.errors import StateError, StateSchemaTooNew, StateUnavailable
-from chatflow_runtime.ports import Answered, Claimed, ConversationStore, RecordKind, Rejected, Turn, Waiting
+from chatflow_runtime.ports import Answered, Claimed, ConversationStore, Letter, RecordKind, Rejected, Turn, Waiting
 from chatflow_runtime.state.codec import head
 from chatflow_runtime.state.connection import Connection
 from chatflow_runtime.state.redis_due import RedisDueStore
 from chatflow_runtime.state.redis_store import RedisStore, open_redis_store
-from chatflow_runtime.state.wakeups import Wakeups
+from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from tests_runtime.state_cases import (
     PATIENT,
     RULES,
@@ -315,3 +315,19 @@ async def test_a_long_conversation_takes_no_more_room_than_its_bounds(url: str) 
             assert await raw.call("XLEN", names.outbox_key(flow, "u")) <= 8 + rules.tidy_turns
             assert await raw.call("HLEN", names.replies_key(flow, "u")) <= 2 * 8
     await raw.close()
+
+
+async def test_a_worker_hears_of_the_partition_of_a_new_message_and_of_its_own_connection(url: str) -> None:
+    heard: asyncio.Queue[int | None] = asyncio.Queue()
+    async with server_case(url, flow=(flow := new_flow())) as case:
+        bell = WorkBell(url, flow, heard.put_nowait, patience=PATIENT)
+        await bell.open()
+        try:
+            assert await heard.get() is None
+            await case.inbox.accept(Letter("u", "m1", "text", 1))
+            assert await heard.get() == names.partition("u")
+            await case.inbox.accept(Letter("u", "m1", "text", 1))
+            await case.inbox.accept(Letter("v", "m1", "text", 1))
+            assert await heard.get() == names.partition("v")
+        finally:
+            await bell.close()

@@ -1,6 +1,7 @@
-"""Wake-ups: which user has news. One pattern subscription a process, a map from users to those who wait.
+"""Wake-ups: which user has news, and which inbox has messages. One pattern subscription a process for each.
 
-`Watches` is the map alone, for the in-memory twin; `Wakeups` feeds one from the state server.
+`Watches` is a map from users to those who wait, for the in-memory twin as well; `Wakeups` feeds one from the state
+server, and `WorkBell` tells a worker.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from chatflow_api.names import wake_channel, work_channel
 
 from chatflow_runtime.ports import Watch
 from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.wire import Push
 
 
 class _EventWatch:
@@ -64,18 +66,11 @@ class Watches:
             self.wake(uid)
 
 
-class Wakeups(Watches):
-    """Watches fed by the state server. After every (re)connection everyone is woken once."""
+class _Subscription:
+    """A pattern subscription that keeps itself up."""
 
-    def __init__(self, url: str, flow: str, *, patience: Patience | None = None) -> None:
-        super().__init__()
-        self._connection = Connection(
-            url,
-            name="chatflow-wakeups",
-            on_push=self._on_push,
-            patterns=(_pattern(wake_channel, flow),),
-            patience=patience,
-        )
+    def __init__(self, url: str, name: str, pattern: bytes, on_push: Push, patience: Patience | None) -> None:
+        self._connection = Connection(url, name=name, on_push=on_push, patterns=(pattern,), patience=patience)
 
     async def open(self) -> None:
         """Subscribe; StateUnavailable after the first failure, but attempts go on."""
@@ -84,6 +79,14 @@ class Wakeups(Watches):
     async def close(self) -> None:
         """End the subscription."""
         await self._connection.close()
+
+
+class Wakeups(Watches, _Subscription):
+    """Watches fed by the state server. After every (re)connection everyone is woken once."""
+
+    def __init__(self, url: str, flow: str, *, patience: Patience | None = None) -> None:
+        Watches.__init__(self)
+        _Subscription.__init__(self, url, "chatflow-wakeups", _pattern(wake_channel, flow), self._on_push, patience)
 
     def _on_push(self, push: list[Any]) -> None:
         if push[0] == b"pmessage":
@@ -93,29 +96,15 @@ class Wakeups(Watches):
             self.wake_all()
 
 
-class WorkBell:
+class WorkBell(_Subscription):
     """Tells a worker of new messages in inboxes: `ring` gets the partition, or None after every (re)connection, when
     some may have been missed."""
 
     def __init__(
         self, url: str, flow: str, ring: Callable[[int | None], None], *, patience: Patience | None = None
     ) -> None:
+        super().__init__(url, "chatflow-work", _pattern(work_channel, flow), self._on_push, patience)
         self._ring = ring
-        self._connection = Connection(
-            url,
-            name="chatflow-work",
-            on_push=self._on_push,
-            patterns=(_pattern(work_channel, flow),),
-            patience=patience,
-        )
-
-    async def open(self) -> None:
-        """Subscribe; StateUnavailable after the first failure, but attempts go on."""
-        await self._connection.open()
-
-    async def close(self) -> None:
-        """End the subscription."""
-        await self._connection.close()
 
     def _on_push(self, push: list[Any]) -> None:
         self._ring(int(push[3]) if push[0] == b"pmessage" else None)
