@@ -104,8 +104,8 @@ e2e-scaling: $(VENV)/.e2e ## A model's servers follow planted load by real KEDA 
 	@$(BIN)/python -m e2e.harness.helm
 	@$(BIN)/pytest -m cluster --durations=5 e2e/scaling
 
-faults: $(STAMP) ## Parts are killed, cut off and filled up while users talk; every message is counted (15 minutes; MESSAGES of each scenario)
-	@$(BIN)/python -m e2e.faults $(addprefix --messages=,$(MESSAGES))
+faults: $(STAMP) ## Parts are killed, cut off and filled up while users talk; every message is counted (15 minutes; FAULTS has options)
+	@$(BIN)/python -m e2e.faults $(FAULTS)
 
 bench: bench-smoke bench-intent bench-serving bench-warm-up bench-operator ## All benchmarks
 

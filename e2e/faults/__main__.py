@@ -21,7 +21,7 @@ import aiohttp
 
 from e2e.faults import plant
 from e2e.faults.ledger import WRONGS, Audit, Kept, Sent, audit
-from e2e.faults.load import User, outbox
+from e2e.faults.load import OUTBOX, User, outbox
 from e2e.faults.scenarios import SCENARIOS, Scenario
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
@@ -44,7 +44,7 @@ class Row:
     """The longest time in which no user at all heard an answer."""
 
 
-async def run(scenario: Scenario, users: int, messages: int, seed: int) -> Row:
+async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, seed: int) -> Row:
     """One scenario with a plant of its own."""
     async with (
         plant.running(scenario.is_replicated) as parts,
@@ -56,7 +56,7 @@ async def run(scenario: Scenario, users: int, messages: int, seed: int) -> Row:
         try:
             async with asyncio.TaskGroup() as group:
                 for user in crowd:
-                    group.create_task(user.talk(messages // users))
+                    group.create_task(user.talk(messages // users, began_s + at_least_s))
             took_s = time.monotonic() - began_s
         finally:
             harm.cancel()
@@ -110,9 +110,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=16_000, help="of each scenario")
     parser.add_argument("--users", type=int, default=128)
+    parser.add_argument("--at-least", type=float, default=0.0, metavar="SECONDS", help="of each scenario")
     parser.add_argument("--only", nargs="*", default=[each.name for each in SCENARIOS], metavar="NAME")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if not options.users <= options.messages <= options.users * OUTBOX:
+        parser.error(f"--messages {options.messages}: give each of {options.users} users 1 to {OUTBOX}")
     print(
         f"{'scenario':16s} {'messages':>8s} {'lost':>5s} {'twice':>5s} {'order':>5s} {'leaked':>6s} {'refused':>7s}"
         f" {'retries':>7s} {'a second':>8s} {'p50':>7s} {'p99':>7s} {'longest gap':>11s}"
@@ -120,7 +123,7 @@ def main() -> int:
     rows = []
     for scenario in SCENARIOS:
         if scenario.name in options.only:
-            rows.append(asyncio.run(run(scenario, options.users, options.messages, options.seed)))
+            rows.append(asyncio.run(run(scenario, options.users, options.messages, options.at_least, options.seed)))
             _show(rows[-1])
     totals = {name: sum(getattr(row.audit, name) for row in rows) for name in ("messages", *WRONGS)}
     OUT.parent.mkdir(exist_ok=True)

@@ -23,6 +23,8 @@ ATTEMPT_S = 20.0
 PAUSE_S = 0.2
 LEFT_AT_ONCE = 4
 """Messages that a user leaves one after the other before it reads the answers."""
+OUTBOX = 180
+"""Messages of one user at most: an outbox keeps two hundred replies, and the audit wants to see all of them."""
 READ_S = 60.0
 """An outbox that brings nothing new for this long brings nothing more."""
 
@@ -52,13 +54,13 @@ class User:
         """The user's id."""
         return f"u{self.number}"
 
-    async def talk(self, messages: int) -> None:
-        """Send so many messages, and wait for the answers."""
+    async def talk(self, messages: int, until_s: float) -> None:
+        """Send so many messages, and further ones until a monotonic time, and wait for the answers."""
         self._at = self.number % len(self.urls)
-        while len(self.sent) < messages:
+        while (count := len(self.sent)) < messages or (count < OUTBOX and time.monotonic() < until_s):
             channel = self.chance.choice((self._whole, self._streamed, self._spoken, None))
             if channel is None:
-                await self._leave_some(min(LEFT_AT_ONCE, messages - len(self.sent)))
+                await self._leave_some(min(LEFT_AT_ONCE, OUTBOX - count))
             else:
                 one = self._next()
                 await self._until_accepted(one, channel)
