@@ -93,14 +93,15 @@ def test_a_language_model_takes_traffic_only_when_it_is_warm_also_after_crashes_
     assert {reply["origin"] for reply in replies} == {"llm"}
     assert not [reply for reply in replies if "warm" not in reply["text"]]
 
-    # Without its code the next server cannot start: the model stays away until that is back.
+    # Without its code the next server cannot start: the model stays away until that is back. A watch that began
+    # while KServe's definitions were being installed may tell nothing until the server ends it, after two minutes.
     (pod,) = ready_pods(flows, "served")
     flows.kubectl.delete("configmap", "stand-in")
     flows.kubectl.delete("pod", pod, wait=False)
     flows.eventually(
         "the status says that the model is away",
         lambda: conditions(flows, "served")["ModelsReady"]["status"] == "False",
-        120,
+        240,
     )
     flows.apply(*stand_in_model.objects(flows))
     wait_ready(flows, "served", 300)
