@@ -50,7 +50,7 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
         plant.running(scenario.is_replicated) as parts,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        crowd = [User(number, parts.urls, session, random.Random(seed + number)) for number in range(users)]  # noqa: S311
+        crowd = [User(number, parts.urls, session, random.Random(seed + number)) for number in range(users)]  # noqa: S311  The same load again, no secret.
         began_s = time.monotonic()
         harm = asyncio.create_task(_again_and_again(scenario, parts))
         try:

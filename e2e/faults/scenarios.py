@@ -1,4 +1,5 @@
-"""The scenarios: what is done to the parts while users talk."""
+"""The scenarios: what is done to the parts while users talk. The pauses are their pace: how long a fault lasts, and how
+long all is well between two of them."""
 
 from __future__ import annotations
 
