@@ -48,6 +48,11 @@ def records_key(flow: str, number: int) -> str:
     return f"rec:{hash_tag(flow, number)}"
 
 
+def session_key_key(flow: str) -> str:
+    """The random key that signs a flow's session tokens, where no Secret gives one (string)."""
+    return f"session-key:{{{flow}}}"
+
+
 def workers_key(flow: str) -> str:
     """The workers of a flow by the time, in ms, at which they last told that they live (sorted set)."""
     return f"workers:{{{flow}}}"

@@ -33,9 +33,30 @@ class FlowConfig(Config):
     key: str
 
 
+class JwtConfig(Config):
+    """Tokens of an identity provider."""
+
+    issuer: str
+    audience: str
+    jwks_url: str
+    uid_claim: str
+
+
+class AuthConfig(Config):
+    """Who may speak. `session_key` and `api_keys` are paths below the Secrets folder."""
+
+    required: bool
+    anonymous: bool
+    session_ttl_s: float
+    session_key: str | None
+    api_keys: str | None
+    jwt: JwtConfig | None
+
+
 class GatewayConfig(Config):
     """The HTTP front."""
 
+    auth: AuthConfig
     allowed_origins: tuple[str, ...]
     max_text_length: int
     queue_wait_s: float
@@ -192,6 +213,7 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
         flow=_identity(flow.metadata),
         locale=spec.locale,
         gateway=GatewayConfig(
+            auth=_auth(spec.gateway.auth),
             allowed_origins=tuple(spec.gateway.allowed_origins),
             max_text_length=spec.gateway.max_text_length,
             queue_wait_s=QUEUE_WAIT_S,
@@ -226,6 +248,24 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             backlog_limit=spec.degradation.backlog_limit,
             shed_fraction=spec.degradation.shed_fraction,
             breaker=_breaker(spec.degradation.breaker),
+        ),
+    )
+
+
+def _auth(auth: api.Auth) -> AuthConfig:
+    return AuthConfig(
+        required=auth.required,
+        anonymous=auth.anonymous,
+        session_ttl_s=api.duration_s(auth.session_ttl),
+        session_key=_secret(auth.session_key_secret_ref),
+        api_keys=_secret(auth.api_keys_secret_ref),
+        jwt=None
+        if auth.jwt is None
+        else JwtConfig(
+            issuer=auth.jwt.issuer,
+            audience=auth.jwt.audience,
+            jwks_url=auth.jwt.jwks_url,
+            uid_claim=auth.jwt.uid_claim,
         ),
     )
 

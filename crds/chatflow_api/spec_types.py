@@ -1,11 +1,12 @@
 """What the parts of the spec are made of: the base class, durations, names, and rules over several fields.
 
-Used by `v1alpha1` and `placement`, which hold the parts themselves.
+Used by `v1alpha1`, `access` and `placement`, which hold the parts themselves.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -93,6 +94,27 @@ class ConfigMapKeyRef(Spec):
     """Name of the ConfigMap."""
     key: DataKey
     """Key inside the ConfigMap."""
+
+
+class SecretKeyRef(Spec):
+    """One key of a Secret in the flow's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: DataKey
+    """Key inside the Secret."""
+
+
+def secret_refs(part: Spec, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], SecretKeyRef]]:
+    """Every Secret key that a part of the spec refers to, with its path as in the manifest."""
+    for name, field in type(part).model_fields.items():
+        value, where = getattr(part, name), (*path, field.alias or to_camel(name))
+        listed = [((*where, index), one) for index, one in enumerate(value)] if isinstance(value, list) else []
+        for at, one in listed or [(where, value)]:
+            if isinstance(one, SecretKeyRef):
+                yield at, one
+            elif isinstance(one, Spec):
+                yield from secret_refs(one, at)
 
 
 def exactly_one(model: BaseModel, *names: str) -> None:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from chatflow_api.access import Auth as Auth
+from chatflow_api.access import Jwt as Jwt
 from chatflow_api.placement import AccessMode as AccessMode
 from chatflow_api.placement import Autoscaler as Autoscaler
 from chatflow_api.placement import (
@@ -46,11 +48,13 @@ from chatflow_api.spec_types import Name as Name
 from chatflow_api.spec_types import ObjectName as ObjectName
 from chatflow_api.spec_types import Question as Question
 from chatflow_api.spec_types import RuleBroken as RuleBroken
+from chatflow_api.spec_types import SecretKeyRef as SecretKeyRef
 from chatflow_api.spec_types import Spec as Spec
 from chatflow_api.spec_types import Text as Text
 from chatflow_api.spec_types import Within as Within
 from chatflow_api.spec_types import duration_s as duration_s
 from chatflow_api.spec_types import exactly_one
+from chatflow_api.spec_types import secret_refs as secret_refs
 
 GROUP = "chatflow.dev"
 VERSION = "v1alpha1"
@@ -66,15 +70,6 @@ class Locale(StrEnum):
 
     ZH_CN = "zh-CN"
     EN = "en"
-
-
-class SecretKeyRef(Spec):
-    """One key of a Secret in the flow's namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: DataKey
-    """Key inside the Secret."""
 
 
 class ConfigMapSource(Spec):
@@ -138,6 +133,8 @@ class Gateway(Spec):
     """What each gateway asks of its node. One gateway uses one core at most."""
     route: Route | None = None
     """How users reach the gateways from outside the cluster; without it, by the Service alone."""
+    auth: Auth = Auth()
+    """Who may speak, and as whom."""
     allowed_origins: Annotated[list[Origin], Field(max_length=100)] = []
     """Web origins whose pages may embed the widget (CORS, and the Origin check of WebSockets). The gateway's own
     origin is always allowed; `*` allows every page."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import expect
-from tests_runtime.web_gateway import SHOP, running_gateway
+from tests_runtime.web_gateway import SHOP, Gateway, running_gateway
 from tests_runtime.web_page import NewPage, replies, say, uid_of
 
 
@@ -31,10 +31,23 @@ def test_a_page_of_an_allowed_origin_embeds_the_widget_as_a_bubble(new_page: New
         expect(launcher).to_be_focused()
         gateway.run(gateway.runner.answer(uid_of(page), "elsewhere", "你好"))
         expect(page.locator("chatflow-widget .unread")).to_have_text("1")
+        before = uid_of(page)
+        gateway.run(replaced_key(gateway))
+        launcher.click()
+        say(page, "退款多久到账")
+        expect(replies(page)).to_have_count(4)
+        assert uid_of(page) != before
+        page.keyboard.press("Escape")
         page.set_viewport_size({"width": 375, "height": 667})
         launcher.click()
         box = page.get_by_role("dialog").bounding_box()
         assert box == {"x": 0, "y": 0, "width": 375, "height": 667}
+
+
+async def replaced_key(gateway: Gateway) -> None:
+    """The gateways lose the key that signs sessions: no token that was given is good any longer."""
+    gateway.sessions.use([b"another key, of which no visitor has a token"])
+    gateway.gate.forget()
 
 
 class ShopPage:

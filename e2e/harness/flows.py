@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -161,23 +161,25 @@ def chat(workspace: Workspace, name: str) -> Iterator[Chat]:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat on a port of this machine."""
+    """A chat on a port of this machine. Every user has a session of their own."""
 
     port: int
+    sessions: dict[str, str] = field(default_factory=dict)
+    """Tokens by user."""
 
     def ask(self, text: str, user: str = "tester", message_id: str | None = None, timeout_s: float = 10.0) -> Manifest:
         """The reply to one message, which may be a repeated one; OSError or HTTPException while nobody answers."""
-        body = {"uid": user, "text": text, "message_id": message_id}
-        with self._asked("POST", "/v1/chat", body, timeout_s) as answer:
+        body = {"text": text, "message_id": message_id}
+        with self._asked("POST", "/v1/chat", body, timeout_s, user) as answer:
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
     def leave(self, text: str, user: str = "tester", timeout_s: float = 120.0) -> Manifest:
         """The reply to a message that is answered later, as the user's outbox brings it."""
-        with self._asked("POST", "/v1/messages", {"uid": user, "text": text}, timeout_s) as answer:
+        with self._asked("POST", "/v1/messages", {"text": text}, timeout_s, user) as answer:
             accepted = json.loads(answer.read())
-        path = f"/v1/events?uid={user}&last_event_id={accepted['last_event_id']}"
-        with self._asked("GET", path, None, timeout_s) as stream:
+        path = f"/v1/events?last_event_id={accepted['last_event_id']}"
+        with self._asked("GET", path, None, timeout_s, user) as stream:
             for line in stream:
                 if line.startswith(b"data: "):
                     found: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
@@ -185,16 +187,25 @@ class Chat:
                         return found
         raise http.client.HTTPException("the stream ended before the reply came")
 
+    def _token(self, user: str, timeout_s: float) -> str:
+        if user not in self.sessions:
+            with self._asked("POST", "/v1/sessions", None, timeout_s) as answer:
+                self.sessions[user] = json.loads(answer.read())["token"]
+        return self.sessions[user]
+
     @contextmanager
     def _asked(
-        self, method: str, path: str, body: Manifest | None, timeout_s: float
+        self, method: str, path: str, body: Manifest | None, timeout_s: float, user: str | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if user is not None:
+                headers["Authorization"] = f"Bearer {self._token(user, timeout_s)}"
+            connection.request(method, path, content, headers)
             answer = connection.getresponse()
-            if answer.status not in (200, 202):
+            if answer.status not in (200, 201, 202):
                 raise http.client.HTTPException(f"{answer.status}: {answer.read().decode(errors='replace')}")
             yield answer
         finally:

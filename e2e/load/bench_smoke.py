@@ -77,7 +77,7 @@ def flow(data: Path, options: tuple[str, ...]) -> Iterator[Served]:
     """`chatflow up` for as long as the context lasts."""
     port = free_port()
     command = [sys.executable, "-m", "chatflow_cli", "up", str(EXAMPLE), "--port", str(port), "--data", str(data)]
-    command += ["--no-reload", *options]
+    command += ["--no-reload", "--set", "gateway.auth.required=false", *options]
     with (
         (data / "up.log").open("w+") as log,
         subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as process,

@@ -44,6 +44,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     }  # fmt: skip
     settings = [part for name, value in spec.items() for part in ("--set", f"models.llm.{name}={value}")]
     command = [sys.executable, "-m", "chatflow_cli", "up", "examples/saas-support", "--ephemeral", "--no-reload"]
+    command += ["--set", "gateway.auth.required=false"]
     command += [f"--port={gateway}", f"--admin-port={admin}", f"--llm=http://127.0.0.1:{port}/v1", "--llm-model=tiny"]
     folder = tmp_path_factory.mktemp("vllm")
     with (

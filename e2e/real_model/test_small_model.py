@@ -25,6 +25,7 @@ def url() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "chatflow_cli", "up", "examples/saas-support", "--llm", "embedded", "--ephemeral"]
+    command += ["--set", "gateway.auth.required=false"]
     command += ["--port", str(port), "--no-reload", "--set", "models.llm.maxTokens=48"]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as flow:

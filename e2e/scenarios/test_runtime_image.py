@@ -25,7 +25,11 @@ def flow(namespace: str) -> ChatFlow:
             "apiVersion": "chatflow.dev/v1alpha1",
             "kind": "ChatFlow",
             "metadata": {"name": "shop", "namespace": namespace},
-            "spec": {"locale": "en", "dialogue": {"greeting": "Welcome aboard."}},
+            "spec": {
+                "locale": "en",
+                "gateway": {"auth": {"required": False}},
+                "dialogue": {"greeting": "Welcome aboard."},
+            },
         }
     )
 

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 
 from chatflow_api import v1alpha1 as api
 from chatflow_api.v1alpha1 import ConfigMapKeyRef, SecretKeyRef, Source
+from chatflow_api.validation import path_text
 
 from chatflow_operator.objects import Name
 
 
 def secrets_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, SecretKeyRef]]:
-    """The Secret keys that gateways read as files, by field."""
-    for number, action in enumerate(spec.dialogue.actions):
-        if action.http.secret_ref is not None:
-            yield f"spec.dialogue.actions[{number}].http.secretRef", action.http.secret_ref
-    for role, model in (("llm", spec.models.llm), ("backup", spec.models.backup)):
-        if model is not None and model.open_ai is not None and model.open_ai.api_key_secret_ref is not None:
-            yield f"spec.models.{role}.openAI.apiKeySecretRef", model.open_ai.api_key_secret_ref
+    """The Secret keys that gateways and workers read as files, by field; the state server's URL is none of them."""
+    for path, ref in api.secret_refs(spec, ("spec",)):
+        if path[1] != "state":
+            yield path_text(path), ref
 
 
 def word_lists_of(spec: api.ChatFlowSpec) -> Iterator[tuple[str, ConfigMapKeyRef]]:

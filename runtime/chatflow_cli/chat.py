@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chatflow_cli.client import GatewayClient, new_uid
+from chatflow_cli.client import GatewayClient
 from chatflow_cli.errors import GatewayUnreachable
 from chatflow_cli.target import gateway
 from chatflow_cli.transcript import show_reply
@@ -21,20 +21,30 @@ if TYPE_CHECKING:
 
 @click.command("chat")
 @click.argument("target", metavar="FILE|URL")
-@click.option("--uid", metavar="ID", help="Chat as this user, in their conversation.  [a new one]")
+@click.option(
+    "--uid", metavar="ID", help="Chat as this user, in their conversation, where the flow lets you.  [a new one]"
+)
+@click.option(
+    "--token",
+    envvar="CHATFLOW_TOKEN",
+    metavar="TOKEN",
+    show_envvar=True,
+    help="An API key, a JWT or a session's token.  [an anonymous session]",
+)
 @click.option(
     "--data", default=".chatflow", show_default=True, type=click.Path(path_type=Path), help="Folder that `up` uses."
 )
-def command(target: str, uid: str | None, data: Path) -> None:
+def command(target: str, uid: str | None, token: str | None, data: Path) -> None:
     """Chat in the terminal.
 
     A line is a message; /quit or the end of the input ends the chat. Notices (the conversation is about to close, it
     has ended) appear as they come. Works with piped input too: every line is asked in turn.
     """
-    user = uid or new_uid()
-    with gateway(target, data) as client:
+    with gateway(target, data, token) as client:
+        user = client.user(uid)
         if sys.stdin.isatty():
-            click.echo(click.style(f"{client.url} as {user}; /quit ends the chat", dim=True))
+            who = "" if user is None else f" as {user}"
+            click.echo(click.style(f"{client.url}{who}; /quit ends the chat", dim=True))
             threading.Thread(target=_show_notices, args=(client, user), daemon=True, name="notices").start()
         for text in _messages():
             try:
@@ -75,7 +85,7 @@ def _prompt() -> Console:
     return Console()
 
 
-def _show_notices(client: GatewayClient, user: str) -> None:
+def _show_notices(client: GatewayClient, user: str | None) -> None:
     """Print what the bot says between turns, until the program ends. Replies come on their own stream."""
     try:
         for event in client.events(user):

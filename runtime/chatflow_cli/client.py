@@ -9,7 +9,7 @@ import http.client
 import json
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -37,32 +37,59 @@ def new_uid() -> str:
 class GatewayClient:
     """Talks to one gateway."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
+        """`token`: an API key, a JWT or a session's token; without one, a session is asked for where the flow wants
+        it."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise CommandFailed(f"{url!r} is no URL of a gateway; write for example http://127.0.0.1:8080")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._connection_type = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname, parts.port
+        self._token = token
 
-    def ask(self, uid: str, text: str) -> Iterator[Event]:
+    def user(self, wanted: str | None) -> str | None:
+        """Whom to speak as: the wanted uid, else a new one, or None for the one whom the token names."""
+        if wanted is not None or self._token is not None:
+            return wanted
+        if not self._json("GET", "/v1/config").get("has_sessions"):
+            return new_uid()
+        self._token = str(self._json("POST", "/v1/sessions")["token"])
+        return None
+
+    def ask(self, uid: str | None, text: str) -> Iterator[Event]:
         """The reply to a message: deltas as they come, the reply last. GatewayUnreachable says what went wrong."""
-        body = json.dumps({"uid": uid, "message_id": secrets.token_hex(8), "text": text}).encode()
-        yield from self._events("POST", "/v1/chat", body)
+        message = {"message_id": secrets.token_hex(8), "text": text} | ({} if uid is None else {"uid": uid})
+        yield from self._events("POST", "/v1/chat", json.dumps(message).encode())
 
-    def events(self, uid: str) -> Iterator[Event]:
+    def events(self, uid: str | None) -> Iterator[Event]:
         """What the bot says to a user from now on, until the connection ends."""
-        yield from self._events("GET", f"/v1/events?uid={quote(uid, safe='')}", None)
+        query = "" if uid is None else f"?uid={quote(uid, safe='')}"
+        yield from self._events("GET", f"/v1/events{query}", None)
+
+    def _json(self, method: str, path: str) -> Mapping[str, Any]:
+        with self._response(method, path, None, {}) as response:
+            content: Mapping[str, Any] = json.load(response)
+            return content
 
     def _events(self, method: str, path: str, body: bytes | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        with self._response(method, path, body, headers) as response:
+            yield from _parsed(response)
+
+    @contextmanager
+    def _response(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        if self._token is not None:
+            headers = {**headers, "Authorization": f"Bearer {self._token}"}
         with closing(self._connection_type(self._host, self._port, timeout=_TIMEOUT_S)) as connection:
             try:
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
-                if response.status != http.client.OK:
+                if response.status not in (http.client.OK, http.client.CREATED):
                     raise GatewayUnreachable(f"{self.url}: {_problem(response.status, response.read(65536))}")
-                yield from _parsed(response)
+                yield response
             except (OSError, http.client.HTTPException) as error:
                 raise GatewayUnreachable(
                     f"{self.url}: no answer ({error}); see that the flow is up: chatflow up FILE"

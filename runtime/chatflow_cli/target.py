@@ -12,10 +12,10 @@ from chatflow_cli.client import GatewayClient
 
 
 @contextmanager
-def gateway(target: str, data: Path) -> Iterator[GatewayClient]:
+def gateway(target: str, data: Path, token: str | None = None) -> Iterator[GatewayClient]:
     """A client of the target while the context lasts; a flow that was started for it has ended afterwards."""
     if target.startswith(("http://", "https://")):
-        yield GatewayClient(target)
+        yield GatewayClient(target, token)
         return
     from chatflow_cli.local.data_folder import DataFolder
     from chatflow_cli.local.manifest_file import load
@@ -23,10 +23,10 @@ def gateway(target: str, data: Path) -> Iterator[GatewayClient]:
     folder = DataFolder.below(data, load(Path(target)).flow.metadata)
     running = folder.running()
     if running is not None:
-        yield GatewayClient(running.url)
+        yield GatewayClient(running.url, token)
         return
     with _started(Path(target), folder.artefacts) as url:
-        yield GatewayClient(url)
+        yield GatewayClient(url, token)
 
 
 @contextmanager

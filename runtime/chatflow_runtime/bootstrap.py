@@ -8,19 +8,16 @@ import gc
 import itertools
 import math
 import secrets
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import aiohttp
 import structlog
-import uvicorn
 from chatflow_api.runtime_config import RuntimeConfig
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 
 from chatflow_runtime.adapters.artefacts import ArtefactFolder, Artefacts, Follower
 from chatflow_runtime.adapters.business_api import BusinessApi
@@ -41,12 +38,13 @@ from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.reply import Origin
 from chatflow_runtime.domain.routing import Rules
 from chatflow_runtime.domain.texts import texts_for
-from chatflow_runtime.errors import StateUnavailable
+from chatflow_runtime.entrance import entrance
 from chatflow_runtime.inbox_worker import InboxWorker
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock
-from chatflow_runtime.settings import Settings, SettingsInvalid
+from chatflow_runtime.serving import background, opened, serving, stop_event, unless
+from chatflow_runtime.settings import Settings
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_due import RedisDueStore
@@ -58,8 +56,7 @@ from chatflow_runtime.state.scripts import render
 from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health, create_admin_app
-from chatflow_runtime.web.app import create_app
-from chatflow_runtime.web.server import server_config
+from chatflow_runtime.web.app import Entry, create_app
 from chatflow_runtime.worker import Worker
 
 log = structlog.get_logger()
@@ -72,7 +69,6 @@ GC_ALLOCATIONS = 10_000
 WARM_UP_UID = "_warm-up"
 WARM_UP_S = 10.0
 """Time for the warm turn, even where the start's deadline has passed."""
-ADMIN_DRAIN_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +105,7 @@ class Parts:
     brain: Brain
     models: Mapping[Origin, OpenAIChat]
     metrics: Metrics
+    session: aiohttp.ClientSession
 
     @property
     def inbox(self) -> RedisInbox:
@@ -118,24 +115,28 @@ class Parts:
 
 async def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    stop = _stop_event()
+    stop = stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()
     async with contextlib.AsyncExitStack() as stack:
         guards = Guards.by(settings.config.degradation.breaker, metrics)
         admin = create_admin_app(health, registry, guards.snapshots)
-        await stack.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
+        await stack.enter_async_context(serving(admin, settings.host, settings.admin_port, settings, stop))
         parts = await _parts(settings, guards, stack, stop)
         runner = parts.runner
-        await stack.enter_async_context(_background(parts.follower.run(), stop))
-        if not await _unless(stop, _started(settings, health, _needs(parts), _warm(runner, parts.brain))):
+        way_in = entrance(settings, parts.link, parts.session)
+        for follow in (parts.follower.run, *way_in.followers):
+            await stack.enter_async_context(background(follow(), stop))
+        needs = [*_needs(parts), *way_in.needs]
+        if not await unless(stop, _started(settings, health, needs, _warm(runner, parts.brain))):
             return
-        app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, health)
+        entry = Entry(way_in.gate, way_in.sessions)
+        app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, entry, health)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         drain_s = math.ceil(settings.config.gateway.drain_s)
-        await stack.enter_async_context(_serving(app, settings.host, settings.port, settings, stop, drain_s))
+        await stack.enter_async_context(serving(app, settings.host, settings.port, settings, stop, drain_s))
         if settings.shared_admin_port is not None:
-            shared = _serving(admin, settings.host, settings.shared_admin_port, settings, stop)
+            shared = serving(admin, settings.host, settings.shared_admin_port, settings, stop)
             await stack.enter_async_context(shared)
         _settle()
         health.warmed()
@@ -164,21 +165,6 @@ async def _started(settings: Settings, health: Health, needs: Sequence[Need], wa
     await startup.until([warm], at_least_s=WARM_UP_S)
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> bool:
-    """Whether the work came to its end before the process was told to stop; it is cancelled then."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-        return working.done()
-    finally:
-        for task in (working, stopping):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
 def _settle() -> None:
     """What has been loaded stays: the collector need not look at it again, and turns hardly make any cycles."""
     gc.collect()
@@ -189,14 +175,14 @@ def _settle() -> None:
 async def run_worker(settings: Settings) -> None:
     """Answer what waits in the inboxes, send closing notices, end silent conversations and move records to their files,
     until SIGTERM or SIGINT."""
-    stop = _stop_event()
+    stop = stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()
     config, rules, texts = settings.config, _state_rules(settings.config), texts_for(settings.config)
     async with contextlib.AsyncExitStack() as stack:
         guards = Guards.by(config.degradation.breaker, metrics)
         admin = create_admin_app(health, registry, guards.snapshots)
-        await stack.enter_async_context(_serving(admin, settings.host, settings.admin_port, settings, stop))
+        await stack.enter_async_context(serving(admin, settings.host, settings.admin_port, settings, stop))
         health.waits_for("Redis")
         parts = await _parts(settings, guards, stack, stop)
         ownership = Ownership(
@@ -207,12 +193,12 @@ async def run_worker(settings: Settings) -> None:
         due = RedisDueStore(parts.link, config.flow.key, rules, texts.notice)
         worker = Worker(due, RecordFiles(settings.sink_dir), ownership)
         stack.push_async_callback(worker.leave)
-        await stack.enter_async_context(_background(worker.run(), stop))
+        await stack.enter_async_context(background(worker.run(), stop))
         counted = Counted(parts.runner, metrics, CLOCK)
         waiting = _FirstUse(parts.follower, settings, stack, stop)
         answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready)
-        await stack.enter_async_context(_background(answers.run(), stop))
-        await stack.enter_async_context(_opened(WorkBell(settings.redis_url, config.flow.key, answers.wake)))
+        await stack.enter_async_context(background(answers.run(), stop))
+        await stack.enter_async_context(opened(WorkBell(settings.redis_url, config.flow.key, answers.wake)))
         health.warmed()
         log.info("worker_ready", flow=config.flow.name)
         await stop.wait()
@@ -239,7 +225,7 @@ class _FirstUse:
         await asyncio.shield(self._loading)
 
     async def _load(self) -> None:
-        await self._stack.enter_async_context(_background(self._follower.run(), self._stop))
+        await self._stack.enter_async_context(background(self._follower.run(), self._stop))
         await Startup(self._startup_s, lambda _: None).until([Need("artefacts", self._follower.check)])
 
 
@@ -256,19 +242,6 @@ def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, 
     }
 
 
-@contextlib.asynccontextmanager
-async def _opened(*connections: Link | Wakeups | WorkBell) -> AsyncIterator[None]:
-    """Connections that have tried once, and go on trying where that failed, until the context ends."""
-    try:
-        for outcome in await asyncio.gather(*(each.open() for each in connections), return_exceptions=True):
-            if isinstance(outcome, BaseException) and not isinstance(outcome, StateUnavailable):
-                raise outcome
-        yield
-    finally:
-        for each in reversed(connections):
-            await each.close()
-
-
 async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExitStack, stop: asyncio.Event) -> Parts:
     """Everything that answers, whether Redis can be reached by now or not. The brain knows nothing until the follower
     runs."""
@@ -280,7 +253,7 @@ async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExit
     texts, rules = texts_for(config), _state_rules(config)
     link = link_to(settings.redis_url, scripts=render(rules).all())
     wakeups = Wakeups(settings.redis_url, config.flow.key)
-    await stack.enter_async_context(_opened(link, wakeups))
+    await stack.enter_async_context(opened(link, wakeups))
     store = RedisStore(link, wakeups, config.flow.key, rules)
     moderation, lists = config.moderation, WordLists(settings.configmaps_dir, config.moderation.word_lists)
 
@@ -290,7 +263,7 @@ async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExit
     words = lists.read()
     moderator = made_of(words)
     if lists.paths:
-        await stack.enter_async_context(_background(follow(lists, words, moderator, made_of), stop))
+        await stack.enter_async_context(background(follow(lists, words, moderator, made_of), stop))
     secrets = {action.name: settings.secret(action.secret) for action in config.dialogue.actions}
     dispatcher = Dispatcher(
         config=config,
@@ -307,7 +280,7 @@ async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExit
         log.info("no_language_model", serves="knowledge, actions and the static reply")
     wait_s = config.gateway.queue_wait_s
     runner = TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
-    return Parts(config, link, runner, follower, brain, models, metrics)
+    return Parts(config, link, runner, follower, brain, models, metrics, session)
 
 
 def _demands(config: RuntimeConfig, metrics: Metrics) -> dict[Origin, Demand]:
@@ -333,70 +306,3 @@ def _warm(runner: TurnRunner, brain: Brain) -> Need:
         await runner.answer(f"{WARM_UP_UID}-{owner}", owner, next(iter(brain.titles), "hello"))
 
     return Need("the warm turn", turn)
-
-
-@contextlib.asynccontextmanager
-async def _serving(
-    app: ASGIApp, host: str, port: int, settings: Settings, stop: asyncio.Event, drain_s: int = ADMIN_DRAIN_S
-) -> AsyncIterator[None]:
-    """Serve an application while the context lasts; at its end turns under way finish within `drain_s`."""
-    server = _Server(server_config(app, host, port, drain_s=drain_s))
-    with _listener(host, port, reuse_port=settings.reuse_port) as listener:
-        async with _background(server.serve(sockets=[listener]), stop, on_exit=server.leave):
-            yield
-
-
-@contextlib.asynccontextmanager
-async def _background(
-    work: Coroutine[object, object, None], stop: asyncio.Event, on_exit: Callable[[], None] | None = None
-) -> AsyncIterator[None]:
-    """Run something beside the context. Its failure stops the process; at the end it is told to leave, or cancelled."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda _: stop.set())
-    try:
-        yield
-    finally:
-        if on_exit is None:
-            task.cancel()
-        else:
-            on_exit()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-class _Server(uvicorn.Server):
-    """One of several servers in a process: signals are the process's own matter."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
-
-    def leave(self) -> None:
-        """Stop accepting, and end once the requests under way are answered."""
-        self.should_exit = True
-
-
-@contextlib.contextmanager
-def _listener(host: str, port: int, *, reuse_port: bool) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener.bind((host, port))
-            # The server's task comes to this later: until then the kernel would refuse whoever saw that we are ready.
-            listener.listen()
-        except OSError as error:
-            raise SettingsInvalid(
-                f"port {port} on {host} cannot be opened ({error.strerror}); end what holds it, or choose another"
-            ) from error
-        yield listener
-
-
-def _stop_event() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop

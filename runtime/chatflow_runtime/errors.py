@@ -3,6 +3,11 @@
 ChatFlowError
 ├── InvalidMessage            a request that can never succeed
 │   └── MessageTooLong        the text is longer than the flow allows
+├── CredentialMissing         the request does not say who sends it
+├── CredentialInvalid         it says so, and cannot prove it
+├── UserRefused               it is about another user than the one who sends it
+├── SessionsRefused           the flow has no anonymous users
+├── KeysUnavailable           an identity provider's keys cannot be read
 ├── ConversationBusy          the scene's policy refuses a second message, or too many wait
 ├── InboxFull                 too many messages wait to be answered
 ├── ClaimLost                 the lease ran out and another attempt took the turn over
@@ -48,6 +53,37 @@ class MessageTooLong(InvalidMessage):
     """The text is longer than the flow allows."""
 
     code = "message_too_long"
+
+
+class CredentialMissing(ChatFlowError):
+    """The request does not say who sends it."""
+
+    code = "credential_missing"
+
+
+class CredentialInvalid(ChatFlowError):
+    """The credential is none that this flow knows, or is no longer good."""
+
+    code = "credential_invalid"
+
+
+class UserRefused(ChatFlowError):
+    """The request is about another user than the one who sends it."""
+
+    code = "user_refused"
+
+
+class SessionsRefused(ChatFlowError):
+    """The flow has no anonymous users."""
+
+    code = "sessions_refused"
+
+
+class KeysUnavailable(ChatFlowError):
+    """The keys of an identity provider cannot be read; told to operators alone."""
+
+    code = "keys_unavailable"
+    is_retryable = True
 
 
 class ConversationBusy(ChatFlowError):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from chatflow_api.v1alpha1 import Metadata
 from chatflow_cli.local.data_folder import DataFolder
@@ -78,8 +79,10 @@ async def test_a_file_without_an_up_is_started_for_the_question(tiny: Path) -> N
 @pytest.mark.timeout(300)
 async def test_commands_find_the_flow_that_runs(tiny: Path) -> None:
     async with up(tiny) as url:
+        async with aiohttp.ClientSession() as client, client.post(f"{url}/v1/sessions") as given:
+            token = (await given.json())["token"]
         for target in (url, str(tiny)):
-            status, output, _ = await chatflow("ask", target, QUESTION, "--uid", "me", "--json", folder=tiny.parent)
+            status, output, _ = await chatflow("ask", target, QUESTION, "--token", token, "--json", folder=tiny.parent)
             assert status == 0
             reply = json.loads(output)
             assert (reply["origin"], reply["intent"]) in {("knowledge", "refund"), ("cache", "refund")}

@@ -26,6 +26,7 @@ kind: ChatFlow
 metadata: {{name: crash}}
 spec:
   locale: zh-CN
+  gateway: {{auth: {{required: false}}}}
   dialogue:
     greeting: 您好。
     actions:

@@ -23,7 +23,7 @@ from chatflow_runtime.web.events import PAGE
 from chatflow_runtime.web.problems import Problem
 from prometheus_client import CollectorRegistry
 from tests_runtime.web_clients import events, eventually, frames, new_user
-from tests_runtime.web_gateway import ANSWER, REFUND, SLOW, Gateway, running_gateway
+from tests_runtime.web_gateway import ANSWER, OPEN, REFUND, SLOW, Gateway, running_gateway
 
 ANSWER_TEXT = "".join(line for line in ANSWER if isinstance(line, str))
 STREAM = {"accept": "text/event-stream"}
@@ -189,7 +189,7 @@ async def test_a_silent_stream_of_events_is_kept_alive_and_counted_until_the_cli
 
 
 async def test_notices_of_the_worker_arrive_as_events() -> None:
-    with running_gateway({"state": {"ttl": "600s", "closingNotice": "30s"}}) as gateway:
+    with running_gateway({**OPEN, "state": {"ttl": "600s", "closingNotice": "30s"}}) as gateway:
         async with aiohttp.ClientSession(gateway.base_url) as client:
             uid = new_user()
             replied = await say(client, uid, "你好")

@@ -271,7 +271,7 @@ def _answer(operation: dict[str, Any]) -> dict[str, Any]:
 async def test_every_route_has_examples_in_both_languages(client: aiohttp.ClientSession) -> None:
     async with client.get("/openapi.json") as response:
         document = await response.json()
-    chat = {"/v1/chat", "/v1/messages", "/v1/events", "/v1/ratings", "/v1/chat/completions"}
+    chat = {"/v1/sessions", "/v1/chat", "/v1/messages", "/v1/events", "/v1/ratings", "/v1/chat/completions"}
     served = chat | {"/v1/models", "/v1/config"}
     assert served | {"/v1/ws", "/", "/widget.js"} == set(document["paths"])
     for path in served:

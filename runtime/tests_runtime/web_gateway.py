@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import uvicorn
 from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow
+from chatflow_runtime.adapters.tokens import SessionTokens
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.guard import Guards
@@ -35,16 +36,23 @@ from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.rules import Rules as StateRules
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health
-from chatflow_runtime.web.app import create_app
+from chatflow_runtime.web.app import Entry, create_app
+from chatflow_runtime.web.gate import Gate
 from chatflow_runtime.web.server import server_config
 from chatflow_runtime.web.services import Timing
 from prometheus_client import CollectorRegistry
 
 T = TypeVar("T")
 
+OPEN = {"gateway": {"auth": {"required": False}}}
+"""Users are named by uid alone."""
 SHOP = {
     "locale": "zh-CN",
-    "gateway": {"allowedOrigins": ["https://shop.example.com", "https://*.example.org"], "maxTextLength": 500},
+    "gateway": {
+        "auth": {"required": False},
+        "allowedOrigins": ["https://shop.example.com", "https://*.example.org"],
+        "maxTextLength": 500,
+    },
     "dialogue": {
         "title": "青禾商城客服",
         "greeting": "您好，我是青禾商城的客服小禾，请问有什么可以帮您？",
@@ -139,7 +147,7 @@ class Shop:
 class Gateway:
     """One gateway in a thread of its own. Stopped and started again, it keeps its port and its conversations."""
 
-    def __init__(self, spec: Mapping[str, object], timing: Timing) -> None:
+    def __init__(self, spec: Mapping[str, object], timing: Timing, api_keys: frozenset[bytes] = frozenset()) -> None:
         manifest = {"apiVersion": "chatflow.dev/v1alpha1", "kind": "ChatFlow", "metadata": {"name": "shop"}}
         self.config: RuntimeConfig = derive(ChatFlow.model_validate({**manifest, "spec": spec}))
         self.ahead_ms = 0
@@ -176,8 +184,13 @@ class Gateway:
         )
         self.leases = MemoryLeases(rules, self.clock)
         self.inbox = MemoryInbox(rules, self.store, self.leases)
+        now_s = lambda: self.clock.now_ms() / 1000  # noqa: E731
+        self.sessions = SessionTokens(self.config.flow.key, self.config.gateway.auth.session_ttl_s, now_s)
+        self.sessions.use([b"a key that only the gateways of this flow have"])
+        self.gate = Gate(self.config.gateway.auth.required, api_keys, [self.sessions], now_s)
+        entry = Entry(self.gate, self.sessions)
         self._app = create_app(
-            self.config, self.runner, self.store, self.inbox, metrics, self.clock, self.health, timing
+            self.config, self.runner, self.store, self.inbox, metrics, self.clock, entry, self.health, timing
         )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -251,9 +264,11 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(spec: Mapping[str, object] = SHOP, timing: Timing | None = None) -> Iterator[Gateway]:
+def running_gateway(
+    spec: Mapping[str, object] = SHOP, timing: Timing | None = None, api_keys: frozenset[bytes] = frozenset()
+) -> Iterator[Gateway]:
     """A gateway while the context lasts."""
-    gateway = Gateway(spec, timing or Timing(reread_s=0.2, pulse_s=0.3))
+    gateway = Gateway(spec, timing or Timing(reread_s=0.2, pulse_s=0.3), api_keys)
     gateway.start()
     try:
         yield gateway

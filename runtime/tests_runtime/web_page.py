@@ -35,7 +35,12 @@ def status(page: Page) -> Locator:
 
 def uid_of(page: Page) -> str:
     """The page's user."""
-    uid: str = page.evaluate("localStorage.getItem('chatflow:uid')")
+    uid: str = page.evaluate(
+        """() => {
+          const session = Object.keys(localStorage).find((key) => key.startsWith("chatflow:session:"));
+          return session ? JSON.parse(localStorage[session]).uid : localStorage["chatflow:uid"];
+        }"""
+    )
     return uid
 
 

@@ -97,6 +97,8 @@ def _to_named(frame: Frame) -> list[Manifest]:
 
 
 def _urls(frame: Frame) -> Iterator[str]:
+    if frame.config.gateway.auth.jwt is not None:
+        yield frame.config.gateway.auth.jwt.jwks_url
     for model in (frame.config.llm, frame.config.backup):
         if model is not None:
             yield model.base_url

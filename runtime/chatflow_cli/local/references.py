@@ -67,7 +67,7 @@ class ReferenceCheck:
         self.content.knowledge += self._files(spec.knowledge.sources, ("spec", "knowledge", "sources"))
         self._check_examples(spec.models.intent)
         self._check_word_lists(spec.moderation.word_lists)
-        for path, secret in _secrets(spec):
+        for path, secret in api.secret_refs(spec, ("spec",)):
             self._check_key("Secret", secret, path)
         self._check_encoder(spec.models.intent)
         self._check_knowledge()
@@ -151,14 +151,3 @@ class ReferenceCheck:
         target = self.findings.remarks if is_remark else self.findings.problems
         remedy = "not checked" if is_remark else error.remedy
         target.append(str(self._manifest.problem(path, str(error), remedy)))
-
-
-def _secrets(spec: api.ChatFlowSpec) -> Iterator[tuple[FieldPath, api.SecretKeyRef]]:
-    if spec.state.redis.external is not None:
-        yield ("spec", "state", "redis", "external", "urlSecretRef"), spec.state.redis.external.url_secret_ref
-    for name, model in (("llm", spec.models.llm), ("backup", spec.models.backup)):
-        if model is not None and model.open_ai is not None and model.open_ai.api_key_secret_ref is not None:
-            yield ("spec", "models", name, "openAI", "apiKeySecretRef"), model.open_ai.api_key_secret_ref
-    for index, action in enumerate(spec.dialogue.actions):
-        if action.http.secret_ref is not None:
-            yield ("spec", "dialogue", "actions", index, "http", "secretRef"), action.http.secret_ref

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from chatflow_api.runtime_config import RuntimeConfig
 from chatflow_api.v1alpha1 import Locale
 from watchfiles import Change, awatch
 
@@ -101,9 +102,20 @@ def _announce(stack: Stack, options: Options, console: Console) -> None:
         console.say(f"following changes of {prepared.files.path} and the files that it names")
     greeting = "你好" if prepared.config.locale is Locale.ZH_CN else "Hello"
     text = next(iter(prepared.content.questions), greeting)
-    body = shlex.quote(json.dumps({"uid": "me", "message_id": "1", "text": text}, ensure_ascii=False))
+    body = shlex.quote(json.dumps({**_who(prepared.served), "message_id": "1", "text": text}, ensure_ascii=False))
     console.show()
     console.show(f"  {prepared.config.dialogue.title}: {stack.url}")
     console.show(f"  health and metrics: {stack.admin_url}/readyz and /metrics")
-    console.show(f"  curl -s {stack.url}/v1/chat -H 'content-type: application/json' -d {body}")
+    credential = ""
+    if prepared.served.gateway.auth.required:
+        credential = '-H "authorization: Bearer $TOKEN" '
+        if prepared.served.gateway.auth.anonymous:
+            read = "import json, sys; print(json.load(sys.stdin)['token'])"
+            console.show(f'  TOKEN=$(curl -s -X POST {stack.url}/v1/sessions | python3 -c "{read}")')
+    console.show(f"  curl -s {stack.url}/v1/chat {credential}-H 'content-type: application/json' -d {body}")
     console.show()
+
+
+def _who(config: RuntimeConfig) -> dict[str, str]:
+    """What names the user in a request, where no token does."""
+    return {} if config.gateway.auth.required and config.gateway.auth.anonymous else {"uid": "me"}

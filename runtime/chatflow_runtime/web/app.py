@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from chatflow_api.runtime_config import RuntimeConfig
 from starlette.types import ASGIApp
 
@@ -15,12 +17,22 @@ from chatflow_runtime.web.completions import Completions
 from chatflow_runtime.web.departure import Departures
 from chatflow_runtime.web.dispatch import FastPath
 from chatflow_runtime.web.events import Events
+from chatflow_runtime.web.gate import Gate
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.pages import create_pages
 from chatflow_runtime.web.problems import Problems
 from chatflow_runtime.web.services import Services, Timing
+from chatflow_runtime.web.sessions import SessionGiver, Sessions
 from chatflow_runtime.web.streams import Streams
 from chatflow_runtime.web.websocket import WebSocket
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who may come in, and who gives new users their tokens."""
+
+    gate: Gate
+    giver: SessionGiver
 
 
 def create_app(
@@ -30,6 +42,7 @@ def create_app(
     inbox: Inbox,
     metrics: Metrics,
     clock: Clock,
+    entry: Entry,
     health: Health | None = None,
     timing: Timing | None = None,
 ) -> ASGIApp:
@@ -41,10 +54,14 @@ def create_app(
     timing = timing or Timing()
     departures = Departures(timing.patience_s)
     counted = Counted(runner, metrics, clock)
-    services = Services(config, counted, inbox, store, metrics, problems, clock, streams, departures, timing)
+    services = Services(
+        config, counted, inbox, store, metrics, problems, clock, streams, departures, timing, entry.gate
+    )
     origins = Origins(config.gateway.allowed_origins)
     chat = Chat(services)
+    sessions = Sessions(entry.gate, entry.giver, is_open=config.gateway.auth.anonymous)
     routes = {
+        "/v1/sessions": ("POST", sessions.begin),
         "/v1/chat": ("POST", chat.chat),
         "/v1/messages": ("POST", chat.accept),
         "/v1/ratings": ("POST", chat.rate),

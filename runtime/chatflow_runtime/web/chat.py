@@ -15,8 +15,8 @@ from chatflow_runtime.web.sse import EventStream, event_of
 _chat_request = msgspec.json.Decoder(wire.ChatRequest)
 _rating_request = msgspec.json.Decoder(wire.RatingRequest)
 
-WANTED_CHAT = 'an object {"uid", "message_id", "text"} of strings'
-WANTED_RATING = 'an object {"uid", "score"} with a whole number as score, and comment and message_id if you like'
+WANTED_CHAT = 'an object {"text", "message_id", "uid"} of strings'
+WANTED_RATING = 'an object {"score"} with a whole number, and uid, comment and message_id if you like'
 
 
 class Chat:
@@ -28,9 +28,7 @@ class Chat:
 
     async def chat(self, exchange: Exchange) -> None:
         """Answer a message: JSON, or events when the client accepts text/event-stream."""
-        body = await exchange.body(self._max_body_bytes)
-        request = wire.decode(_chat_request, body, WANTED_CHAT)
-        message = self._services.incoming(request.uid, request.message_id, request.text)
+        message = await self._message(exchange)
         if b"text/event-stream" in exchange.headers.get(b"accept", b""):
             await self._stream(exchange, message)
             return
@@ -41,20 +39,25 @@ class Chat:
 
     async def accept(self, exchange: Exchange) -> None:
         """Keep a message; its reply comes in the outbox."""
-        body = await exchange.body(self._max_body_bytes)
-        request = wire.decode(_chat_request, body, WANTED_CHAT)
-        message = self._services.incoming(request.uid, request.message_id, request.text)
+        message = await self._message(exchange)
         accepted = await self._services.accept(message)
         known = wire.AcceptedMessage(message.message_id, accepted.position, accepted.resume)
         await exchange.respond(202, wire.encode(known))
 
     async def rate(self, exchange: Exchange) -> None:
         """Keep a rating."""
+        caller = self._services.gate.admit(exchange.scope)
         body = await exchange.body(self._max_body_bytes)
         request = wire.decode(_rating_request, body, WANTED_RATING)
-        uid = wire.checked_id("uid", request.uid)
+        uid = caller.named(request.uid)
         scene = await self._services.rate(uid, request.score, request.comment, request.message_id)
         await exchange.respond(200, wire.encode(wire.Rated(scene)))
+
+    async def _message(self, exchange: Exchange) -> Incoming:
+        caller = self._services.gate.admit(exchange.scope)
+        body = await exchange.body(self._max_body_bytes)
+        request = wire.decode(_chat_request, body, WANTED_CHAT)
+        return self._services.incoming(caller.named(request.uid), request.message_id, request.text)
 
     async def _stream(self, exchange: Exchange, message: Incoming) -> None:
         stream = EventStream(exchange)

@@ -18,6 +18,7 @@ from chatflow_runtime.web import completion_types as types
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departure
 from chatflow_runtime.web.exchange import Exchange, retry_after
+from chatflow_runtime.web.gate import Caller
 from chatflow_runtime.web.problems import OPENAI_STYLE
 from chatflow_runtime.web.services import Incoming, Services
 from chatflow_runtime.web.sse import EventStream
@@ -41,9 +42,10 @@ class Completions:
     async def complete(self, exchange: Exchange) -> None:
         """Answer the last message of the request, whole or as a stream."""
         exchange.style = OPENAI_STYLE
+        caller = self._services.gate.admit(exchange.scope)
         body = await exchange.body(MAX_BODY_BYTES)
         request = wire.decode(_completion_request, body, WANTED)
-        message = self._message(exchange, request, body)
+        message = self._message(exchange, caller, request, body)
         history = _history(request.messages[:-1], message.message_id) if request.user is None else None
         if request.stream:
             await self._stream(exchange, request, message, history)
@@ -53,7 +55,7 @@ class Completions:
         completion = self._completion(message, item)
         await exchange.respond(200, wire.encode(completion), headers=retry_after(completion.chatflow.retry_after_s))
 
-    def _message(self, exchange: Exchange, request: types.CompletionRequest, body: bytes) -> Incoming:
+    def _message(self, exchange: Exchange, caller: Caller, request: types.CompletionRequest, body: bytes) -> Incoming:
         last = request.messages[-1]
         if last.role != "user":
             raise InvalidMessage(f"the last message has role {last.role!r}; end with the user's message to be answered")
@@ -61,9 +63,10 @@ class Completions:
             raise InvalidMessage(f"n is {request.n}; a turn has one answer, leave n out")
         # A client that repeats a failed request under the same key gets one answer, not two.
         key = exchange.headers.get(b"idempotency-key")
-        uid = request.user
-        if uid is None:
-            uid = wire.new_id("anonymous") if key is None else _anonymous(key, body)
+        if request.user is not None:
+            uid = caller.named(request.user)
+        else:
+            uid = wire.new_id("anonymous") if key is None else _anonymous(caller, key, body)
         return self._services.incoming(uid, None if key is None else key.decode("latin-1"), last.text)
 
     async def _stream(
@@ -158,9 +161,9 @@ def _usage(usage: Usage | None) -> types.CompletionUsage:
     )
 
 
-def _anonymous(key: bytes, body: bytes) -> str:
+def _anonymous(caller: Caller, key: bytes, body: bytes) -> str:
     """The user id of a request without one: the same for the same request under the same key, and of nobody else."""
-    digest = hashlib.blake2b(key + b"\0" + body, digest_size=16)
+    digest = hashlib.blake2b(b"\0".join(((caller.uid or "").encode(), key, body)), digest_size=16)
     return f"anonymous-{digest.hexdigest()}"
 
 

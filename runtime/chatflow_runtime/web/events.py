@@ -11,7 +11,6 @@ from contextlib import aclosing
 from chatflow_runtime.domain.reply import OutboxItem
 from chatflow_runtime.errors import StateUnavailable
 from chatflow_runtime.metrics import Connection
-from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departure
 from chatflow_runtime.web.exchange import Exchange
 from chatflow_runtime.web.services import Services
@@ -32,7 +31,8 @@ class Events:
 
     async def events(self, exchange: Exchange) -> None:
         """Stream a user's outbox until the client leaves or the gateway drains."""
-        uid = wire.checked_id("uid", exchange.query("uid"))
+        caller = self._services.gate.admit(exchange.scope, by_parameter=True)
+        uid = caller.named(exchange.query("uid"))
         after = position_of(exchange)
         stream = EventStream(exchange)
         try:

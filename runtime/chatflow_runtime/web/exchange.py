@@ -15,6 +15,8 @@ from chatflow_runtime.web.origins import Headers, Origins
 from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, Problems
 
 JSON = b"application/json"
+CHALLENGE = (b"www-authenticate", b'Bearer realm="chatflow"')
+"""What a 401 response says of the credential that is missing (RFC 6750)."""
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _run_id = secrets.token_hex(6)
@@ -127,6 +129,8 @@ class Exchange:
             await self.write(self.style.frame(problem), more=False)
             return
         extra = list(headers or ()) + retry_after(problem.retry_after_s)
+        if problem.status == 401:
+            extra.append(CHALLENGE)
         await self.respond(problem.status, self.style.body(problem), self.style.content_type, extra)
 
     async def decorated_send(self, message: Message) -> None:

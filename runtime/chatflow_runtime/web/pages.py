@@ -72,6 +72,7 @@ def _widget_config(services: Services) -> wire.WidgetConfig:
         locale=config.locale.value,
         rating_scale=config.dialogue.rating_scale,
         max_text_length=config.gateway.max_text_length,
+        has_sessions=config.gateway.auth.required and config.gateway.auth.anonymous,
     )
 
 

@@ -18,6 +18,7 @@ from chatflow_runtime.ports import Accepted, Clock, ConversationStore, Inbox, Le
 from chatflow_runtime.sink import DeltaSink
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departures
+from chatflow_runtime.web.gate import Gate
 from chatflow_runtime.web.problems import Problems
 from chatflow_runtime.web.streams import Streams
 
@@ -61,6 +62,7 @@ class Services:
     streams: Streams
     departures: Departures
     timing: Timing
+    gate: Gate
 
     @property
     def max_body_bytes(self) -> int:
@@ -68,9 +70,9 @@ class Services:
         return max(MAX_BODY_BYTES, 2048 + MAX_BYTES_PER_CHARACTER * self.config.gateway.max_text_length)
 
     def incoming(self, uid: str, message_id: str | None, text: str) -> Incoming:
-        """A message whose ids and text are checked; without an id it gets one."""
+        """A message of an admitted user whose id and text are checked; without an id it gets one."""
         return Incoming(
-            wire.checked_id("uid", uid),
+            uid,
             wire.new_id("m") if message_id is None else wire.checked_id("message_id", message_id),
             wire.checked_text(text, self.config.gateway.max_text_length),
         )

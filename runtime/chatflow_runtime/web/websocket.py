@@ -6,9 +6,8 @@ from starlette.types import Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.metrics import Connection
-from chatflow_runtime.web import wire
 from chatflow_runtime.web.dispatch import refused
-from chatflow_runtime.web.exchange import given_request_id, new_request_id, query_parameter
+from chatflow_runtime.web.exchange import CHALLENGE, given_request_id, new_request_id, query_parameter
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.problems import PROBLEM_STYLE, Problem
 from chatflow_runtime.web.services import Services
@@ -42,15 +41,18 @@ class WebSocket:
             await _refuse(send, self._services.problems.of(error, request_id))
 
     def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """The user; OriginRefused for a page of a foreign origin, InvalidMessage without a usable uid."""
+        """The user; OriginRefused for a page of a foreign origin, the errors of `Gate.admit` and `Caller.named`."""
         origin = headers.get(b"origin")
         if origin is not None and not self._origins.allows(origin.decode("latin-1"), headers):
             raise refused(origin.decode("latin-1"))
-        return wire.checked_id("uid", query_parameter(scope, "uid"))
+        caller = self._services.gate.admit(scope, by_parameter=True)
+        return caller.named(query_parameter(scope, "uid"))
 
 
 async def _refuse(send: Send, problem: Problem) -> None:
     """Answer the handshake with a problem instead of 101."""
     headers = [(b"content-type", PROBLEM_STYLE.content_type), (b"x-request-id", problem.request_id.encode())]
+    if problem.status == 401:
+        headers.append(CHALLENGE)
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": PROBLEM_STYLE.body(problem)})

@@ -40,11 +40,17 @@ Comment = Annotated[str, Meta(max_length=2000)]
 StreamId = Annotated[str, Meta(description="Outbox id; resume from it.", pattern=r"^[0-9]+(-[0-9]+)?$")]
 
 
+User = Annotated[
+    Id | None,
+    Meta(description="The user; the credential's own, where that is of one user, when left out."),
+]
+
+
 class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message of a user."""
 
-    uid: Id
     text: Text
+    uid: User = None
     message_id: MessageId = None
 
 
@@ -96,8 +102,8 @@ class NoticeEvent(msgspec.Struct, frozen=True):
 class RatingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rating of the conversation; `message_id` names the reply that asked for it."""
 
-    uid: Id
     score: Annotated[int, Meta(ge=1, le=10, description="1 to the flow's rating_scale.")]
+    uid: User = None
     comment: Comment | None = None
     message_id: Id | None = None
 
@@ -108,6 +114,14 @@ class Rated(msgspec.Struct, frozen=True):
     scene: Scene
 
 
+class Session(msgspec.Struct, frozen=True):
+    """A user without a name, and the token that proves to be that user."""
+
+    uid: str
+    token: Annotated[str, Meta(description="Send it as `Authorization: Bearer`.")]
+    expires_at_ms: Annotated[int, Meta(description="Unix time in ms; exchange it for a fresh one before.")]
+
+
 class WidgetConfig(msgspec.Struct, frozen=True):
     """What the widget needs to know of the flow."""
 
@@ -116,6 +130,7 @@ class WidgetConfig(msgspec.Struct, frozen=True):
     locale: str
     rating_scale: int
     max_text_length: int
+    has_sessions: Annotated[bool, Meta(description="Whether visitors need a token of POST /v1/sessions.")]
 
 
 class MessageFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="message"):

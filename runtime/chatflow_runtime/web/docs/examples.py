@@ -29,8 +29,8 @@ _ZH_QUESTION = "七天无理由退货怎么申请？"
 _EN_QUESTION = "How do I get a refund?"
 
 CHAT_REQUEST: Pair = {
-    "zh": wire.ChatRequest("u-1001", _ZH_QUESTION, "m-1"),
-    "en": wire.ChatRequest("u-1002", _EN_QUESTION, "m-1"),
+    "zh": wire.ChatRequest(_ZH_QUESTION, "u-1001", "m-1"),
+    "en": wire.ChatRequest(_EN_QUESTION, "u-1002", "m-1"),
 }
 
 _ZH_REPLY = wire.ChatReply(
@@ -83,15 +83,19 @@ NOTICE: Pair = {
 }
 
 RATING_REQUEST: Pair = {
-    "zh": wire.RatingRequest("u-1001", 5, "很快就解决了", "m-3"),
-    "en": wire.RatingRequest("u-1002", 4, "Quick and to the point", "m-3"),
+    "zh": wire.RatingRequest(5, "u-1001", "很快就解决了", "m-3"),
+    "en": wire.RatingRequest(4, "u-1002", "Quick and to the point", "m-3"),
 }
 RATED: Pair = {"zh": wire.Rated(Scene.END), "en": wire.Rated(Scene.END)}
 
 WIDGET_CONFIG: Pair = {
-    "zh": wire.WidgetConfig("青禾商城客服", "您好，请问有什么可以帮您？", "zh-CN", 5, 2000),
-    "en": wire.WidgetConfig("Spruce support", "Hello! How can I help you?", "en", 5, 2000),
+    "zh": wire.WidgetConfig("青禾商城客服", "您好，请问有什么可以帮您？", "zh-CN", 5, 2000, has_sessions=True),
+    "en": wire.WidgetConfig("Spruce support", "Hello! How can I help you?", "en", 5, 2000, has_sessions=True),
 }
+
+SESSION: Pair = dict.fromkeys(
+    ("zh", "en"), wire.Session("anon-8sB1XzJrPz5rX3nTn2dC9w", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln", _AT_MS + 86_400_000)
+)
 
 COMPLETION_REQUEST: Pair = {
     "zh": completions.CompletionRequest(

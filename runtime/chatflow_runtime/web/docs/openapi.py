@@ -31,8 +31,9 @@ whenever it is not sure that the reply came; it gets the one reply, however ofte
 **Errors** are problem objects (RFC 9457), `application/problem+json`. `code` is stable; `retryable` tells whether the
 same request may succeed later.
 
-**Users** are named by the client (`uid`). Whoever knows a uid can read and continue its conversation: make it long and
-random for anonymous visitors.
+**Credentials.** `POST /v1/sessions` gives a visitor a token for a conversation of their own; send it as
+`Authorization: Bearer`, and leave `uid` out. A flow may also take JSON Web Tokens of its identity provider, and API
+keys for backends, which name the user by `uid`. Where browsers can send no header, the parameter `access_token` does.
 """
 
 _LANGUAGES = {"zh": "中文", "en": "English"}
@@ -44,6 +45,7 @@ _TYPES: Sequence[Any] = (
     wire.NoticeEvent,
     wire.RatingRequest,
     wire.Rated,
+    wire.Session,
     wire.WidgetConfig,
     wire.ClientFrame,
     wire.ServerFrame,
@@ -63,7 +65,7 @@ def document() -> Node:
         "info": {"title": TITLE, "version": VERSION, "description": DESCRIPTION, "license": _LICENSE},
         "tags": _TAGS,
         "paths": _paths(),
-        "components": {"schemas": schemas()},
+        "components": {"schemas": schemas(), "securitySchemes": {"bearer": _BEARER, "parameter": _PARAMETER}},
     }
 
 
@@ -75,6 +77,10 @@ def schemas() -> Node:
 
 
 _LICENSE: Node = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+_BEARER: Node = {"type": "http", "scheme": "bearer", "description": "A session's token, a JWT, or an API key."}
+_PARAMETER: Node = {"type": "apiKey", "in": "query", "name": "access_token", "description": "The same, for streams."}
+_BY_HEADER: list[Node] = [{"bearer": []}]
+_BY_EITHER: list[Node] = [{"bearer": []}, {"parameter": []}]
 _TAGS: list[Node] = [
     {"name": "chat", "description": "Messages, replies and ratings."},
     {
@@ -106,6 +112,7 @@ _OPENAI_ERROR: Node = {
 
 def _paths() -> Node:
     return {
+        "/v1/sessions": {"post": _sessions()},
         "/v1/chat": {"post": _chat()},
         "/v1/messages": {"post": _messages()},
         "/v1/events": {"get": _events()},
@@ -121,6 +128,28 @@ def _paths() -> Node:
     }
 
 
+def _sessions() -> Node:
+    return {
+        "operationId": "session",
+        "tags": ["chat"],
+        "summary": "Get a token for a conversation of one's own",
+        "description": "For visitors without a name. With a session's token it gives a fresh one for the same user.",
+        "security": [{}, {"bearer": []}],
+        "responses": {
+            "201": {
+                "description": "The user, and the token that proves to be that user.",
+                "content": {"application/json": _content("Session", examples.SESSION)},
+            },
+            **_problems(
+                errors.CredentialInvalid("the session has expired; get a new one by POST /v1/sessions"),
+                errors.SessionsRefused("this flow gives no anonymous sessions"),
+                problems.BodyTooLarge("the request body has at least 2000 bytes; send at most 1024"),
+                errors.StateUnavailable(),
+            ),
+        },
+    }
+
+
 def _chat() -> Node:
     stream = {
         language: _event("delta", wire.DeltaEvent(reply.text[:6])) + _event("reply", reply, reply.id)
@@ -128,6 +157,7 @@ def _chat() -> Node:
     }
     return {
         "operationId": "chat",
+        "security": _BY_HEADER,
         "tags": ["chat"],
         "summary": "Send a message, get the reply",
         "description": "As JSON; or, with `Accept: text/event-stream`, as events: `delta` (a piece of the text, no id),"
@@ -146,6 +176,7 @@ def _chat() -> Node:
                 },
             },
             **_problems(
+                *_ACCESS,
                 problems.MalformedRequest("the request is no JSON in UTF-8; send an object"),
                 errors.ConversationBusy("the last message of this conversation is still being answered"),
                 errors.MessageTooLong("the text has 2400 characters; send at most 2000"),
@@ -159,6 +190,7 @@ def _chat() -> Node:
 def _messages() -> Node:
     return {
         "operationId": "accept",
+        "security": _BY_HEADER,
         "tags": ["chat"],
         "summary": "Leave a message, get the reply later",
         "description": "The gateway keeps the message and a worker answers it, after those that the user has left"
@@ -172,6 +204,7 @@ def _messages() -> Node:
                 "content": {"application/json": _content("AcceptedMessage", examples.ACCEPTED)},
             },
             **_problems(
+                *_ACCESS,
                 problems.MalformedRequest("the request is no JSON in UTF-8; send an object"),
                 errors.ConversationBusy("64 messages of this user wait already; send this one after a reply"),
                 errors.MessageTooLong("the text has 2400 characters; send at most 2000"),
@@ -191,13 +224,14 @@ def _events() -> Node:
     }
     return {
         "operationId": "events",
+        "security": _BY_EITHER,
         "tags": ["chat"],
         "summary": "What the bot says to a user, as events",
         "description": "Replies, whatever channel asked for them, and notices. Without a last event id only what is new"
         " from now on; with one, everything after it that is kept (`0` for all). Browsers' `EventSource` resumes by"
         " itself. Comments keep the connection alive.",
         "parameters": [
-            _parameter("uid", "query", "The user.", "u-1001", required=True),
+            _parameter("uid", "query", "The user, where the credential does not say.", "u-1001"),
             _parameter("last_event_id", "query", "For the first connection.", "1785000000000-0"),
             _parameter("Last-Event-ID", "header", "Wins over the parameter.", "1785000000000-0"),
         ],
@@ -209,6 +243,7 @@ def _events() -> Node:
                 },
             },
             **_problems(
+                *_ACCESS,
                 errors.InvalidMessage("uid is missing; give 1 to 128 visible characters"),
                 errors.StateUnavailable(),
                 problems.Draining("this gateway is about to stop; connect again"),
@@ -226,17 +261,19 @@ def _websocket() -> Node:
     }
     return {
         "operationId": "websocket",
+        "security": _BY_EITHER,
         "tags": ["chat"],
         "summary": "The same over a WebSocket, in JSON frames",
         "description": "The client sends `message`, `resume`, `rating` and `ping`; the gateway sends `delta`, `reply`,"
         " `notice`, `rated`, `pong` and `error`, each told apart by `type` (`x-frames` has the schemas). A connection"
         " also brings replies to messages of other channels and tabs, each reply once. A page's origin must be the"
         " gateway's own or stand in `spec.gateway.allowedOrigins`. Close code 1012 or 1013: connect again.",
-        "parameters": [_parameter("uid", "query", "The user.", "u-1001", required=True)],
+        "parameters": [_parameter("uid", "query", "The user, where the credential does not say.", "u-1001")],
         "x-frames": frames,
         "responses": {
             "101": {"description": "The connection is a WebSocket now."},
             **_problems(
+                *_ACCESS,
                 problems.OriginRefused("pages of 'https://evil.example' may not use this chat"),
                 errors.InvalidMessage("uid is missing; give 1 to 128 visible characters"),
             ),
@@ -247,6 +284,7 @@ def _websocket() -> Node:
 def _ratings() -> Node:
     return {
         "operationId": "rate",
+        "security": _BY_HEADER,
         "tags": ["chat"],
         "summary": "Rate the conversation",
         "description": "From 1 to the flow's `rating_scale`. A conversation that had asked for it ends.",
@@ -257,6 +295,7 @@ def _ratings() -> Node:
                 "content": {"application/json": _content("Rated", examples.RATED)},
             },
             **_problems(
+                *_ACCESS,
                 problems.MalformedRequest("the request is no JSON in UTF-8; send an object"),
                 errors.InvalidMessage("score 9 lies outside this flow's scale; send a whole number from 1 to 5"),
             ),
@@ -272,6 +311,7 @@ def _completions() -> Node:
     error = problems.OPENAI_STYLE.body(examples.problem(errors.InvalidMessage("the last message has role 'assistant'")))
     return {
         "operationId": "completions",
+        "security": _BY_HEADER,
         "tags": ["openai"],
         "summary": "The chat in OpenAI's protocol",
         "description": "Works with OpenAI's own clients, streamed or whole. `user` is the uid; without it the messages"
@@ -294,6 +334,14 @@ def _completions() -> Node:
             },
         },
     }
+
+
+_ACCESS = (
+    errors.CredentialMissing("send Authorization: Bearer with a token; POST /v1/sessions may give one"),
+    errors.CredentialInvalid("the session has expired; get a new one by POST /v1/sessions"),
+    errors.UserRefused("the credential is of another user; leave uid out, or give the one that it names"),
+)
+"""What every route says that has a user."""
 
 
 def _get(operation: str, tag: str, summary: str, schema: str, pair: examples.Pair) -> Node:

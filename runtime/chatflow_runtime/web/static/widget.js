@@ -4,8 +4,9 @@
  *   <script src="https://chat.example.com/widget.js" defer></script>
  *   <chatflow-widget mode="bubble"></chatflow-widget>
  *
- * Attributes: src (the gateway; default: where this script came from), uid (default: a random one, kept in
- * localStorage), lang (zh-CN | en; default: the flow's), title (default: the flow's), mode (inline | bubble), debug (shows
+ * Attributes: src (the gateway; default: where this script came from), token (of the page's own user, where the flow knows
+ * an identity provider; default: an anonymous session, kept in localStorage), uid (where the flow asks for no token;
+ * default: a random one, kept in localStorage), lang (zh-CN | en; default: the flow's), title (default: the flow's), mode (inline | bubble), debug (shows
  * rung, intent and confidence). Colours: --chatflow-accent, --chatflow-radius, --chatflow-font.
  * Events: chatflow-reply and chatflow-notice, with the gateway's own object as detail.
  *
@@ -54,6 +55,8 @@
         conversation_busy: "上一条消息还在处理中，请稍后再试",
         interrupted: "已被新的消息打断",
         shed: "当前咨询人数较多，请稍后再试",
+        credential_missing: "请登录后再试",
+        credential_invalid: "登录已过期，请重新登录",
         state_unavailable: "服务暂时不可用，请稍后再试",
         other: "发送失败，请稍后再试",
       },
@@ -91,6 +94,8 @@
         conversation_busy: "The last message is still being answered, please try again in a moment",
         interrupted: "Interrupted by a newer message",
         shed: "We are very busy right now, please try again in a moment",
+        credential_missing: "Please sign in first",
+        credential_invalid: "Your sign-in has expired; please sign in again",
         state_unavailable: "The service is unavailable for a moment, please try again",
         other: "Not sent, please try again later",
       },
@@ -382,28 +387,35 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
 
   /** The gateway's HTTP interface. */
   class Gateway {
-    constructor(base) {
+    #config = null;
+    #renewal = null;
+
+    /** `ownToken` gives the token of the page's own user, or null. */
+    constructor(base, ownToken) {
       this.base = base.replace(/\/+$/, "");
+      this.#ownToken = ownToken;
     }
 
+    #ownToken;
+
     async config() {
-      return (await this.#fetch("/v1/config", {})).json();
+      this.#config ??= this.#fetch("/v1/config", {}).then((response) => response.json());
+      try {
+        return await this.#config;
+      } catch (problem) {
+        this.#config = null;
+        throw problem;
+      }
     }
 
     async rate(uid, score, messageId) {
-      const body = JSON.stringify({ uid, score, message_id: messageId });
-      const headers = { "content-type": "application/json" };
-      return (await this.#fetch("/v1/ratings", { method: "POST", body, headers })).json();
+      return (await this.#post("/v1/ratings", uid, { score, message_id: messageId }, {})).json();
     }
 
     /** Send a message; deltas go to `onDelta`, the reply is returned. Problem when there is none. */
     async chat(uid, messageId, text, onDelta, signal) {
-      const response = await this.#fetch("/v1/chat", {
-        method: "POST",
-        body: JSON.stringify({ uid, message_id: messageId, text }),
-        headers: { "content-type": "application/json", accept: "text/event-stream" },
-        signal,
-      });
+      const options = { headers: { accept: "text/event-stream" }, signal };
+      const response = await this.#post("/v1/chat", uid, { message_id: messageId, text }, options);
       try {
         for await (const { kind, data } of events(response.body)) {
           if (kind === "delta") onDelta(data.text);
@@ -416,9 +428,68 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
       throw new Problem({ code: "broken", retryable: true });
     }
 
-    events(uid, lastId) {
-      const query = new URLSearchParams(lastId ? { uid, last_event_id: lastId } : { uid });
+    async events(uid, lastId) {
+      const token = await this.#token();
+      const query = new URLSearchParams(token ? { access_token: token } : { uid });
+      if (lastId) query.set("last_event_id", lastId);
       return new EventSource(`${this.base}/v1/events?${query}`);
+    }
+
+    /** After a refusal that browsers do not tell apart: replace a session that is no longer good. */
+    async checked() {
+      if (!this.#ownToken() && (await this.config()).has_sessions) await this.renew();
+    }
+
+    /** A fresh token for the same visitor, or for a new one where the old token is no longer good. */
+    renew() {
+      this.#renewal ??= this.#begin().finally(() => (this.#renewal = null));
+      return this.#renewal;
+    }
+
+    async #begin() {
+      const old = this.#session()?.token;
+      const options = { method: "POST", headers: old ? { authorization: `Bearer ${old}` } : {} };
+      try {
+        const session = await (await this.#fetch("/v1/sessions", options)).json();
+        const renewAtMs = (Date.now() + session.expires_at_ms) / 2;
+        keep("localStorage", this.#key, JSON.stringify({ uid: session.uid, token: session.token, renewAtMs }));
+        return session.token;
+      } catch (problem) {
+        if (!old || problem.code !== "credential_invalid") throw problem;
+        keep("localStorage", this.#key, "null");
+        return this.#begin();
+      }
+    }
+
+    get #key() {
+      return `chatflow:session:${this.base}`;
+    }
+
+    #session() {
+      return JSON.parse(recall("localStorage", this.#key) ?? "null");
+    }
+
+    /** The visitor's token; null where the flow asks for none. */
+    async #token() {
+      const own = this.#ownToken();
+      if (own || !(await this.config()).has_sessions) return own;
+      const session = this.#session();
+      return session && session.renewAtMs > Date.now() ? session.token : this.renew();
+    }
+
+    async #post(path, uid, content, options, isAgain = false) {
+      const token = await this.#token();
+      const headers = { "content-type": "application/json", ...options.headers };
+      if (token) headers.authorization = `Bearer ${token}`;
+      const body = JSON.stringify(token ? content : { uid, ...content });
+      try {
+        return await this.#fetch(path, { ...options, method: "POST", headers, body });
+      } catch (problem) {
+        // The server's key was replaced: the visitor begins anew.
+        if (isAgain || problem.code !== "credential_invalid" || this.#ownToken()) throw problem;
+        await this.renew();
+        return this.#post(path, uid, content, options, true);
+      }
     }
 
     async #fetch(path, options) {
@@ -472,12 +543,13 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
     #gateway;
     #leaving;
     #source = null;
+    #attempt = 0;
     #timer;
     #ownUid;
 
     connectedCallback() {
       this.#parts ??= this.#build();
-      this.#gateway = new Gateway(this.getAttribute("src") || home);
+      this.#gateway = new Gateway(this.getAttribute("src") || home, () => this.getAttribute("token"));
       this.#leaving = new AbortController();
       const { signal } = this.#leaving;
       window.addEventListener("online", () => this.#connect(), { signal });
@@ -760,11 +832,25 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
       this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true }));
     }
 
-    #connect() {
+    async #connect() {
       if (this.#leaving.signal.aborted) return;
       clearTimeout(this.#timer);
       this.#source?.close();
-      const source = (this.#source = this.#gateway.events(this.#uid, this.#lastId));
+      this.#source = null;
+      const attempt = (this.#attempt += 1);
+      let source;
+      try {
+        source = await this.#gateway.events(this.#uid, this.#lastId);
+      } catch {
+        if (attempt === this.#attempt) this.#connectLater();
+        return;
+      }
+      // Another attempt has begun meanwhile, or the widget has left the page.
+      if (attempt !== this.#attempt || this.#leaving.signal.aborted) {
+        source.close();
+        return;
+      }
+      this.#source = source;
       source.addEventListener("open", () => {
         this.#failures = 0;
         this.#setLink("online");
@@ -774,10 +860,19 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
       source.addEventListener("error", () => {
         this.#setLink(navigator.onLine ? "reconnecting" : "offline");
         // Browsers give up after an HTTP error; it may pass, so the widget does not.
-        if (source.readyState !== EventSource.CLOSED) return;
-        this.#failures += 1;
-        this.#timer = setTimeout(() => this.#connect(), Math.min(1000 * 2 ** this.#failures, 30000) * (0.5 + Math.random() / 2));
+        if (source.readyState === EventSource.CLOSED) this.#connectLater(true);
       });
+    }
+
+    /** Connect again after a while. `isRefused`: a token that is no longer good may be why. */
+    #connectLater(isRefused = false) {
+      this.#failures += 1;
+      this.#setLink(navigator.onLine ? "reconnecting" : "offline");
+      const pauseMs = Math.min(1000 * 2 ** this.#failures, 30000) * (0.5 + Math.random() / 2);
+      this.#timer = setTimeout(async () => {
+        if (isRefused) await this.#gateway.checked().catch(() => {});
+        this.#connect();
+      }, pauseMs);
     }
 
     #notice(notice) {

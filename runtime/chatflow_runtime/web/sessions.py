@@ -1,0 +1,55 @@
+"""`POST /v1/sessions`: a token for a conversation of one's own, without a name or a password."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chatflow_runtime.domain.access import ANONYMOUS
+from chatflow_runtime.errors import SessionsRefused
+from chatflow_runtime.web import wire
+from chatflow_runtime.web.exchange import Exchange
+from chatflow_runtime.web.gate import Gate
+
+MAX_BODY_BYTES = 1024
+"""The request needs none; clients that send `{}` are no worse."""
+
+
+class Given(Protocol):
+    """A token that was given."""
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def until_s(self) -> int:
+        """Unix time in s."""
+
+
+class SessionGiver(Protocol):
+    """`adapters.tokens.SessionTokens`, as the route sees it."""
+
+    def give(self, uid: str) -> Given:
+        """A fresh token for a user; StateUnavailable where that cannot be made."""
+
+
+class Sessions:
+    """The route."""
+
+    def __init__(self, gate: Gate, giver: SessionGiver, *, is_open: bool) -> None:
+        self._gate = gate
+        self._giver = giver
+        self._is_open = is_open
+
+    async def begin(self, exchange: Exchange) -> None:
+        """Give a new user a token; who has one already gets a fresh one for the same user."""
+        await exchange.body(MAX_BODY_BYTES)
+        if not self._is_open:
+            raise SessionsRefused("this flow gives no anonymous sessions; use the token of its identity provider")
+        uid = None
+        if b"authorization" in exchange.headers:
+            uid = self._gate.admit(exchange.scope).uid
+        if uid is None or not uid.startswith(ANONYMOUS):
+            uid = wire.new_id(ANONYMOUS.rstrip("-"))
+        given = self._giver.give(uid)
+        session = wire.Session(uid, given.token, given.until_s * 1000)
+        await exchange.respond(201, wire.encode(session), headers=[(b"cache-control", b"no-store")])
