@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from chatflow_api.spec_types import Duration, Finding, RuleBroken, SecretKeyRef, Spec, Within
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\x00-\x20/?#]+(/[^\x00-\x20#]*)?$", max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Claim = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_:/.-]+$", max_length=200)]
 ClaimValue = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
@@ -60,3 +61,26 @@ class Auth(Spec):
             "nobody could get in: set anonymous, apiKeysSecretRef or jwt, or required to false",
         )
     ]
+
+
+class Rate(Spec):
+    """How often something may come."""
+
+    messages: Count = 60
+    """So many in the time of `per`; 0 sets no limit."""
+    per: Annotated[Duration, Within("1s", "24h")] = "60s"
+    """The time."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """So many at once, before they have to keep to the rate."""
+
+
+class RateLimit(Spec):
+    """How many messages are taken; further ones are refused with 429 and Retry-After."""
+
+    per_user: Rate = Rate()
+    """Messages of one user, on all channels together."""
+    per_address: Rate = Rate(messages=0)
+    """Messages and new sessions of one client address (of IPv6, of one network of 64 bits). Behind proxies they all
+    have the same address, unless trustedProxies says how many those are."""
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    """Proxies of yours in front of the gateways, each of which adds to X-Forwarded-For whom it heard."""

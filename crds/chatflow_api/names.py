@@ -38,6 +38,16 @@ def replies_key(flow: str, uid: str) -> str:
     return f"msg:{hash_tag(flow, partition(uid))}:{uid}"
 
 
+def user_rate_key(flow: str, uid: str) -> str:
+    """How far ahead of their rate a user's messages are (a time in ms)."""
+    return f"rate:{hash_tag(flow, partition(uid))}:{uid}"
+
+
+def address_rate_key(flow: str, address: str) -> str:
+    """The same of the requests of a client address, each under a hash tag of its own."""
+    return f"rate:{{{flow}.a.{address}}}"
+
+
 def due_key(flow: str, number: int) -> str:
     """Users of a partition by the time, in ms, at which their conversation wants a notice or ends (sorted set)."""
     return f"due:{hash_tag(flow, number)}"

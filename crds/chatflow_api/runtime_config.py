@@ -53,10 +53,26 @@ class AuthConfig(Config):
     jwt: JwtConfig | None
 
 
+class RateConfig(Config):
+    """A rate: `burst` at once, then one every `interval_ms`; 0 sets no limit."""
+
+    interval_ms: float
+    burst: int
+
+
+class RateLimitConfig(Config):
+    """How many messages are taken."""
+
+    per_user: RateConfig
+    per_address: RateConfig
+    trusted_proxies: int
+
+
 class GatewayConfig(Config):
     """The HTTP front."""
 
     auth: AuthConfig
+    rate_limit: RateLimitConfig
     allowed_origins: tuple[str, ...]
     max_text_length: int
     queue_wait_s: float
@@ -214,6 +230,11 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
         locale=spec.locale,
         gateway=GatewayConfig(
             auth=_auth(spec.gateway.auth),
+            rate_limit=RateLimitConfig(
+                per_user=_rate(spec.gateway.rate_limit.per_user),
+                per_address=_rate(spec.gateway.rate_limit.per_address),
+                trusted_proxies=spec.gateway.rate_limit.trusted_proxies,
+            ),
             allowed_origins=tuple(spec.gateway.allowed_origins),
             max_text_length=spec.gateway.max_text_length,
             queue_wait_s=QUEUE_WAIT_S,
@@ -268,6 +289,11 @@ def _auth(auth: api.Auth) -> AuthConfig:
             uid_claim=auth.jwt.uid_claim,
         ),
     )
+
+
+def _rate(rate: api.Rate) -> RateConfig:
+    interval_ms = api.duration_s(rate.per) * 1000 / rate.messages if rate.messages else 0.0
+    return RateConfig(interval_ms=interval_ms, burst=rate.burst)
 
 
 def _breaker(breaker: api.Breaker) -> BreakerConfig:

@@ -16,6 +16,8 @@ from pydantic.alias_generators import to_camel
 
 from chatflow_api.access import Auth as Auth
 from chatflow_api.access import Jwt as Jwt
+from chatflow_api.access import Rate as Rate
+from chatflow_api.access import RateLimit as RateLimit
 from chatflow_api.placement import AccessMode as AccessMode
 from chatflow_api.placement import Autoscaler as Autoscaler
 from chatflow_api.placement import (
@@ -135,6 +137,8 @@ class Gateway(Spec):
     """How users reach the gateways from outside the cluster; without it, by the Service alone."""
     auth: Auth = Auth()
     """Who may speak, and as whom."""
+    rate_limit: RateLimit = RateLimit()
+    """How many messages are taken."""
     allowed_origins: Annotated[list[Origin], Field(max_length=100)] = []
     """Web origins whose pages may embed the widget (CORS, and the Origin check of WebSockets). The gateway's own
     origin is always allowed; `*` allows every page."""

@@ -42,7 +42,7 @@ def flow(llm_url: str) -> ChatFlow:
     intents = {"hours": ["When are you open?", "opening hours"], "refund": ["I want my money back", "refund please"]}
     spec = {
         "locale": "en",
-        "gateway": {"auth": {"required": False}},
+        "gateway": {"auth": {"required": False}, "rateLimit": {"perUser": {"messages": 0}}},
         "knowledge": {"sources": [{"configMap": {"name": "faq"}}], "minScore": 0.5},
         "models": {"intent": {"encoder": "none", "examples": intents}, **models},
     }

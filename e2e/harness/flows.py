@@ -99,7 +99,9 @@ def sized(replicas: int = 1) -> Manifest:
         "replicas": replicas,
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
     }
-    return {"gateway": {"resources": SMALL}, "state": {"redis": {"managed": redis}}}
+    # One user asks without pause while a scenario goes on.
+    unlimited = {"perUser": {"messages": 0}}
+    return {"gateway": {"resources": SMALL, "rateLimit": unlimited}, "state": {"redis": {"managed": redis}}}
 
 
 def merged(*parts: Manifest) -> Manifest:

@@ -10,7 +10,7 @@ from chatflow_runtime.domain.conversation import Message
 from chatflow_runtime.domain.reply import OutboxItem, Reply
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.metrics import CLIENT_LEFT, Channel, Metrics
-from chatflow_runtime.ports import Clock
+from chatflow_runtime.ports import UNMETERED, Clock, Entry
 from chatflow_runtime.sink import DeltaSink
 
 
@@ -24,6 +24,7 @@ class Answering(Protocol):
         text: str,
         sink: DeltaSink | None = None,
         history: tuple[Message, ...] | None = None,
+        entry: Entry = UNMETERED,
     ) -> OutboxItem:
         """The committed reply; raises ChatFlowError."""
 
@@ -44,13 +45,14 @@ class Counted:
         text: str,
         sink: DeltaSink | None = None,
         history: tuple[Message, ...] | None = None,
+        entry: Entry = UNMETERED,
     ) -> OutboxItem:
         """The committed reply; raises ChatFlowError."""
         metrics, clock = self.metrics, self.clock
         began_s = clock.monotonic_s()
         metrics.turn_began()
         try:
-            item = await self.runner.answer(uid, message_id, text, sink, history)
+            item = await self.runner.answer(uid, message_id, text, sink, history, entry)
         except ChatFlowError as error:
             metrics.turn_failed(channel, error.code)
             raise

@@ -230,7 +230,7 @@ class _FirstUse:
 
 
 def _state_rules(config: RuntimeConfig) -> StateRules:
-    return StateRules.of(config.state, config.dialogue.while_busy)
+    return StateRules.of(config)
 
 
 def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, OpenAIChat]:

@@ -8,6 +8,7 @@ ChatFlowError
 ├── UserRefused               it is about another user than the one who sends it
 ├── SessionsRefused           the flow has no anonymous users
 ├── KeysUnavailable           an identity provider's keys cannot be read
+├── RateLimited               more requests than the flow allows
 ├── ConversationBusy          the scene's policy refuses a second message, or too many wait
 ├── InboxFull                 too many messages wait to be answered
 ├── ClaimLost                 the lease ran out and another attempt took the turn over
@@ -41,6 +42,8 @@ class ChatFlowError(Exception):
 
     code: ClassVar[str] = "internal"
     is_retryable: ClassVar[bool] = False
+    retry_after_s: int | None = None
+    """When it is worth trying again, where the error itself knows."""
 
 
 class InvalidMessage(ChatFlowError):
@@ -84,6 +87,17 @@ class KeysUnavailable(ChatFlowError):
 
     code = "keys_unavailable"
     is_retryable = True
+
+
+class RateLimited(ChatFlowError):
+    """More requests than the flow allows: of this user, or of this client address."""
+
+    code = "rate_limited"
+    is_retryable = True
+
+    def __init__(self, whose: str, retry_ms: int) -> None:
+        self.retry_after_s = max(1, -(-retry_ms // 1000))
+        super().__init__(f"too many requests of {whose}; send this one again in {self.retry_after_s} s")
 
 
 class ConversationBusy(ChatFlowError):

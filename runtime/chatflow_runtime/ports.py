@@ -120,6 +120,19 @@ class ActionCaller(Protocol):
         effect across retries and goes out as Idempotency-Key."""
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """How a message came in, as far as rate limits go."""
+
+    is_metered: bool = True
+    """Whether it counts towards the user's rate."""
+    address: str | None = None
+    """The client address towards whose rate it counts, if any."""
+
+
+UNMETERED = Entry(is_metered=False)
+"""Counts towards nothing: it was counted when it was accepted, or is no user's."""
+
+
 class Turn(msgspec.Struct, frozen=True):
     """One attempt at one message. `owner` is a token of this attempt alone; `text` is what history will hold."""
 
@@ -127,6 +140,9 @@ class Turn(msgspec.Struct, frozen=True):
     message_id: str
     owner: str
     text: str
+    is_metered: bool = True
+    address: str | None = None
+    """As in `Entry`."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -211,7 +227,7 @@ class ConversationStore(Protocol):
     """Conversation state: one load, one commit, each one atomic call. Raises StateError, ClaimLost."""
 
     async def load(self, turn: Turn) -> Loaded:
-        """Claim the turn and read the conversation, or tell why not."""
+        """Claim the turn and read the conversation, or tell why not; RateLimited."""
 
     async def renew(self, turn: Turn) -> None:
         """Extend the lease; ClaimLost when another attempt has taken over."""
@@ -234,6 +250,12 @@ class ConversationStore(Protocol):
 
     async def rate(self, uid: str, record: Record) -> Scene:
         """Keep a rating; ends the conversation when it was asked for one. Returns the scene."""
+
+    async def meter_user(self, uid: str) -> None:
+        """Charge a request that is no message to the user's rate; RateLimited."""
+
+    async def meter_address(self, address: str) -> None:
+        """Charge a request to the rate of the client address that it comes from; RateLimited."""
 
     async def ping(self) -> None:
         """StateUnavailable unless the server answers."""
@@ -273,7 +295,8 @@ class Inbox(Protocol):
     """Takes messages that are answered later. Raises StateError."""
 
     async def accept(self, letter: Letter) -> Accepted:
-        """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already."""
+        """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already,
+        RateLimited."""
 
 
 class Taken(msgspec.Struct, frozen=True):

@@ -22,15 +22,25 @@ from chatflow_runtime.domain.ladder import is_shed
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.domain.reply import OutboxItem
-from chatflow_runtime.errors import ClaimLost, ConversationBusy, Interrupted, InvalidMessage, Shed, StateError
+from chatflow_runtime.errors import (
+    ClaimLost,
+    ConversationBusy,
+    Interrupted,
+    InvalidMessage,
+    RateLimited,
+    Shed,
+    StateError,
+)
 from chatflow_runtime.metrics import Classified, Metrics
 from chatflow_runtime.ports import (
     UNKNOWN,
+    UNMETERED,
     Answered,
     Claimed,
     Classification,
     Classifier,
     ConversationStore,
+    Entry,
     Loaded,
     Rejected,
     Turn,
@@ -81,6 +91,7 @@ class TurnRunner:
         text: str,
         sink: DeltaSink | None = None,
         history: tuple[Message, ...] | None = None,
+        entry: Entry = UNMETERED,
     ) -> OutboxItem:
         """The committed reply. The deltas sent to `sink` join to the reply's text, unless nothing was streamed.
 
@@ -95,8 +106,9 @@ class TurnRunner:
         pieces = None if sink is None else _Pieces(sink)
         self.backlog += 1
         try:
-            for _ in range(MAX_ATTEMPTS):
-                turn = Turn(uid, message_id, self.new_owner(), verdict.text)
+            for attempt in range(MAX_ATTEMPTS):
+                counts = entry if attempt == 0 else UNMETERED
+                turn = Turn(uid, message_id, self.new_owner(), verdict.text, counts.is_metered, counts.address)
                 try:
                     return await self._attempt(turn, verdict.is_refused, pieces, history)
                 except ClaimLost as error:
@@ -119,6 +131,8 @@ class TurnRunner:
         try:
             question = await self._question(turn, is_refused)
             loaded = await loading
+        except RateLimited:
+            raise
         except BaseException:
             loading.cancel()
             # The claim may be taken by now: by a load under way, or by one whose value cannot be read.

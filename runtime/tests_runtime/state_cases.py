@@ -90,10 +90,10 @@ class Case:
         assert token is not None
         return Lease(partition, worker, token)
 
-    def turn(self, message_id: str, uid: str = "u", text: str | None = None) -> Turn:
+    def turn(self, message_id: str, uid: str = "u", text: str | None = None, address: str | None = None) -> Turn:
         """A new attempt at a message."""
         text = f"text of {message_id}" if text is None else text
-        return Turn(uid=uid, message_id=message_id, owner=f"owner-{next(self.attempts)}", text=text)
+        return Turn(uid=uid, message_id=message_id, owner=f"owner-{next(self.attempts)}", text=text, address=address)
 
     async def claim(self, turn: Turn) -> Claimed:
         """Load, which must claim."""
@@ -162,4 +162,4 @@ async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -
             RedisDueStore(link, flow, rules, notice_text, time.clock),
             RedisLeases(link, flow, rules, time.clock),
         )
-        yield Case(store, due, leases, RedisInbox(link, flow, rules), time)
+        yield Case(store, due, leases, RedisInbox(link, flow, rules, time.clock), time)

@@ -24,7 +24,7 @@ from chatflow_runtime.errors import (
 from chatflow_runtime.inbox_worker import ATTEMPTS, HANDED_OUT, HELD, PAUSES_S, InboxWorker
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ownership import Ownership
-from chatflow_runtime.ports import Answered, Claimed, InboxReader, Lease, Letter, Taken
+from chatflow_runtime.ports import UNMETERED, Answered, Claimed, Entry, InboxReader, Lease, Letter, Taken
 from chatflow_runtime.sink import DeltaSink
 from prometheus_client import CollectorRegistry
 from tests_runtime.state_cases import RULES, Case, Open, memory_case, outcome
@@ -52,8 +52,9 @@ class Bot:
         text: str,
         sink: DeltaSink | None = None,
         history: tuple[Message, ...] | None = None,
+        entry: Entry = UNMETERED,
     ) -> OutboxItem:
-        assert (sink, history) == (None, None)
+        assert (sink, history, entry) == (None, None, UNMETERED)
         self.begun.append(message_id)
         if self.faults.get(message_id):
             raise self.faults[message_id].pop(0)

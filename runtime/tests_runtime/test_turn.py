@@ -180,7 +180,7 @@ class Bench:
     def __post_init__(self) -> None:
         clock = Clock(now_ms=lambda: self.now_ms, monotonic_s=lambda: self.now_ms / 1000)
         self.texts = texts_for(self.config)
-        self.rules = StateRules.of(self.config.state, self.config.dialogue.while_busy)
+        self.rules = StateRules.of(self.config)
         self.store = MemoryStore(self.rules, clock, self.texts.notice)
         metrics = Metrics(CollectorRegistry())
         moderator = Moderator.build(self.words, refusal=self.texts.refusal)

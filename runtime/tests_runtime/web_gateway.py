@@ -156,7 +156,7 @@ class Gateway:
         self.registry = CollectorRegistry()
         self.shop = Shop()
         texts = texts_for(self.config)
-        rules = StateRules.of(self.config.state, self.config.dialogue.while_busy)
+        rules = StateRules.of(self.config)
         self.store = MemoryStore(rules, self.clock, texts.notice)
         self.health = Health()
         metrics = Metrics(self.registry)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ANONYMOUS = "anon-"
@@ -18,6 +19,25 @@ class Known:
 
     uid: str
     until_s: float
+
+
+def client_address(peer: str, forwarded: Sequence[str], trusted: int) -> str:
+    """The address that a request comes from, as the outermost of our own proxies saw it: `forwarded` are the values of
+    X-Forwarded-For, to which each of the `trusted` proxies has added whom it heard. What stands before that was said by
+    the client. Of IPv6 the network of 64 bits, since its holder has all addresses of it."""
+    heard = [part.strip() for value in forwarded for part in value.split(",")]
+    chain = [*heard, peer]
+    said = chain[max(0, len(chain) - 1 - trusted)]
+    try:
+        address = ipaddress.ip_address(said.strip("[]"))
+    except ValueError:
+        # No address, but always the same for the same client.
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def lines_of(text: str) -> list[str]:

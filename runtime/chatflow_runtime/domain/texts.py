@@ -41,6 +41,8 @@ class Texts:
     """Reply to a new conversation that is turned away."""
     interrupted: str
     """End of an answer that a newer message has interrupted."""
+    too_fast: str
+    """Refuses a message that comes too soon after many others."""
     failed: str
     """Notice that a message gets no answer."""
 
@@ -83,6 +85,7 @@ _BUILT_IN = {
         broken_off="（抱歉，回答中断了，请稍后再问一次。）",
         shed="抱歉，当前咨询的人太多，请过几分钟再来。",
         interrupted="（已停止，改为回答您的新消息。）",
+        too_fast="您发送得太快了，请稍等片刻再发。",
         failed="抱歉，您的一条消息没能得到回答，请再发一次。",
     ),
     Locale.EN: Texts(
@@ -101,6 +104,7 @@ _BUILT_IN = {
         broken_off="(Sorry, the answer was cut off. Please ask again in a moment.)",
         shed="Sorry, too many people are asking right now. Please come back in a few minutes.",
         interrupted="(Stopped, to answer your new message.)",
+        too_fast="You are sending messages very quickly. Please wait a moment, then send it again.",
         failed="Sorry, one of your messages could not be answered. Please send it again.",
     ),
 }

@@ -18,6 +18,7 @@ class Keys(NamedTuple):
     due: str
     records: str
     channel: str
+    rate: str
 
 
 @lru_cache(maxsize=4096)
@@ -32,4 +33,5 @@ def keys_of(flow: str, uid: str) -> Keys:
         due=names.due_key(flow, number),
         records=names.records_key(flow, number),
         channel=names.wake_channel(flow, number),
+        rate=names.user_rate_key(flow, uid),
     )

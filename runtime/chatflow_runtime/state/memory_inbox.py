@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from chatflow_api import names
 
 from chatflow_runtime.domain.reply import Notice
-from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost
+from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost, RateLimited
 from chatflow_runtime.ports import Accepted, Lease, Letter, Taken
 from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
@@ -54,6 +54,8 @@ class MemoryInbox:
         own = sum(one.letter.uid == letter.uid for one in waiting.values())
         if own >= self._rules.waiters:
             raise ConversationBusy(f"{own} messages of this user wait already; send this one after a reply")
+        if retry_ms := self._store.charge(f"user {letter.uid}", self._rules.user_rate):
+            raise RateLimited("this user", retry_ms)
         kept = await self._store.outbox(letter.uid, "0", self._rules.outbox_items)
         accepted = Accepted(len(waiting), kept[-1].id if kept else "0-0")
         waiting[str(next(self._entries))] = _Waiting(letter, accepted.resume)

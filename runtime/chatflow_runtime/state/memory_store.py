@@ -15,8 +15,9 @@ from chatflow_api import names
 from chatflow_api.v1alpha1 import WhileBusy
 
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene, next_scene
+from chatflow_runtime.domain.rate import Rate, charge
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
-from chatflow_runtime.errors import ClaimLost
+from chatflow_runtime.errors import ClaimLost, RateLimited
 from chatflow_runtime.ports import (
     Answered,
     Claimed,
@@ -82,9 +83,12 @@ class MemoryStore:
         self._records: dict[int, list[Record]] = {}
         self._watches = Watches()
         self._last_id = StreamId(0, 0)
+        self._rates: dict[str, float] = {}
 
     async def load(self, turn: Turn) -> Loaded:
         """Claim the turn and read the conversation, or tell why not."""
+        if turn.address is not None:
+            await self.meter_address(turn.address)
         user = self._users.setdefault(turn.uid, _User())
         now_ms = self._clock.now_ms()
         seen = user.seen.get(turn.message_id)
@@ -96,6 +100,11 @@ class MemoryStore:
                 if item.id == seen.answered:
                     return Answered(item)
         user.queue = {waiter: until_ms for waiter, until_ms in user.queue.items() if until_ms > now_ms}
+        is_known = turn.message_id in user.queue or (
+            user.claim is not None and user.claim.message_id == turn.message_id
+        )
+        if turn.is_metered and seen is None and not is_known:
+            await self.meter_user(turn.uid)
         held = user.claim if user.claim is not None and user.claim.until_ms > now_ms else None
         if held is not None and held.message_id == turn.message_id:
             if held.owner != turn.owner:
@@ -168,6 +177,25 @@ class MemoryStore:
         user = self._users.get(uid, _User())
         self._move(uid, user, Event.RATED)
         return user.scene
+
+    async def meter_user(self, uid: str) -> None:
+        """Charge a request that is no message to the user's rate; RateLimited."""
+        if retry_ms := self.charge(f"user {uid}", self._rules.user_rate):
+            raise RateLimited("this user", retry_ms)
+
+    async def meter_address(self, address: str) -> None:
+        """Charge a request to the rate of the client address that it comes from; RateLimited."""
+        if retry_ms := self.charge(f"address {address}", self._rules.address_rate):
+            raise RateLimited("this address", retry_ms)
+
+    def charge(self, key: str, rate: Rate) -> int:
+        """The ms until it is worth trying again; 0 when the rate allows it."""
+        if not rate.is_limited:
+            return 0
+        due_ms, retry_ms = charge(rate, self._rates.get(key), self._clock.now_ms())
+        if due_ms is not None:
+            self._rates[key] = due_ms
+        return retry_ms
 
     async def ping(self) -> None:
         """Nothing to reach, so nothing fails."""

@@ -8,8 +8,8 @@ from typing import Any
 from chatflow_api import names
 
 from chatflow_runtime.domain.reply import Notice
-from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost
-from chatflow_runtime.ports import Accepted, Lease, Letter, Taken
+from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost, RateLimited
+from chatflow_runtime.ports import Accepted, Clock, Lease, Letter, Taken
 from chatflow_runtime.state.codec import LETTERS, NOTICES
 from chatflow_runtime.state.keys import keys_of
 from chatflow_runtime.state.link import Link
@@ -22,7 +22,9 @@ from chatflow_runtime.state.wire import Argument
 class RedisInbox:
     """Inbox and InboxReader over one connection."""
 
-    def __init__(self, link: Link, flow: str, rules: Rules) -> None:
+    def __init__(self, link: Link, flow: str, rules: Rules, clock: Clock | None = None) -> None:
+        """With a `clock` its time takes the place of the server's (tests)."""
+        self._clock = clock
         self._link = link
         self._flow = flow
         self._scripts = render(rules)
@@ -32,28 +34,35 @@ class RedisInbox:
         number, keys = names.partition(letter.uid), keys_of(self._flow, letter.uid)
         status, *found = await self._link.run(
             self._scripts.accept,
-            4,
+            5,
             names.inbox_key(self._flow, number),
             names.accepted_key(self._flow, number),
             keys.outbox,
             keys.replies,
+            keys.rate,
             letter.message_id,
             letter.uid,
             LETTERS.encode(letter),
             names.work_channel(self._flow, number),
             number,
+            self._now(),
         )
         match Status(status):
             case Status.DONE:
                 return Accepted(found[0], found[1].decode())
             case Status.ANSWERED:
                 return Accepted(0, str(StreamId.of(found[0].decode()).preceding()))
+            case Status.LIMITED:
+                raise RateLimited("this user", found[0])
             case Status.FULL:
                 raise InboxFull(f"{found[0]} messages wait to be answered; send this one again in a few seconds")
             case Status.REJECTED:
                 raise ConversationBusy(f"{found[0]} messages of this user wait already; send this one after a reply")
             case other:
                 raise AssertionError(f"accept.lua returned {other!r}")
+
+    def _now(self) -> str | int:
+        return "" if self._clock is None else self._clock.now_ms()
 
     async def left(self, lease: Lease) -> Sequence[Taken]:
         """What owners before have taken and not answered, oldest first."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chatflow_api.runtime_config import StateConfig
+from chatflow_api.runtime_config import RuntimeConfig
 from chatflow_api.v1alpha1 import WhileBusy
 
 from chatflow_runtime.domain.conversation import Scene
+from chatflow_runtime.domain.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,10 @@ class Rules:
     """Messages that wait in one partition; more are refused."""
     dead_letters: int = 1_000
     """Messages of one partition that could not be answered and are kept; the oldest go first."""
+    user_rate: Rate = field(default_factory=Rate)
+    """Messages of one user."""
+    address_rate: Rate = field(default_factory=Rate)
+    """Requests of one client address."""
     notice_slack_ms: int = 1_500
     """How far the seconds named in a closing notice may be off: a worker's tick and the rounding to a second."""
 
@@ -57,12 +62,15 @@ class Rules:
         return max(1, self.outbox_items // 4)
 
     @classmethod
-    def of(cls, state: StateConfig, while_busy: Mapping[str, WhileBusy]) -> Rules:
-        """The rules of a flow, from `RuntimeConfig.state` and `RuntimeConfig.dialogue.while_busy`."""
+    def of(cls, config: RuntimeConfig) -> Rules:
+        """The rules of a flow."""
+        state, while_busy, limits = config.state, config.dialogue.while_busy, config.gateway.rate_limit
         first = while_busy.get(Scene.GREETING, WhileBusy.ENQUEUE)
         return cls(
             ttl_ms=round(state.ttl_s * 1000),
             notice_ms=round(state.closing_notice_s * 1000),
             history_messages=state.history_messages,
             while_busy={scene: while_busy.get(scene, first) for scene in Scene},
+            user_rate=Rate(limits.per_user.interval_ms, limits.per_user.burst),
+            address_rate=Rate(limits.per_address.interval_ms, limits.per_address.burst),
         )

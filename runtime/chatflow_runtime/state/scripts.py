@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TypeVar
 
 from chatflow_runtime.domain.conversation import SCHEMA, TRANSITIONS, Conversation
+from chatflow_runtime.domain.rate import GRAIN_MS
 from chatflow_runtime.state.rules import Rules
 
 K = TypeVar("K", bound=str)
@@ -40,6 +41,8 @@ class Status(IntEnum):
     """The closing notice names a wrong number of seconds; nothing was written."""
     FULL = 13
     """Too many messages wait in the inbox."""
+    LIMITED = 14
+    """More than the rate allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Scripts:
     take: Script
     done: Script
     bury: Script
+    meter: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
@@ -79,7 +83,7 @@ def render(rules: Rules) -> Scripts:
     """The scripts for a flow's rules."""
     constants = _constants(rules)
     clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
-    holds, removal = map(_file, ("holds", "removal"))
+    holds, removal, gcra = map(_file, ("holds", "removal", "gcra"))
     lookups = _next_scene()
 
     def script(name: str, *parts: str) -> Script:
@@ -87,7 +91,7 @@ def render(rules: Rules) -> Scripts:
         return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
 
     return Scripts(
-        load=script("load", clock, envelope, history, seen, _while_busy(rules)),
+        load=script("load", clock, envelope, history, seen, gcra, _while_busy(rules)),
         renew=script("renew", clock, envelope),
         commit=script("commit", clock, envelope, history, seen, lookups),
         release=script("release", envelope),
@@ -97,10 +101,11 @@ def render(rules: Rules) -> Scripts:
         attend=script("attend", clock),
         lease=script("lease", clock),
         free=script("free"),
-        accept=script("accept"),
+        accept=script("accept", clock, gcra),
         take=script("take", holds),
         done=script("done", holds, removal),
         bury=script("bury", holds, removal),
+        meter=script("meter", clock, gcra),
     )
 
 
@@ -129,6 +134,9 @@ def _constants(rules: Rules) -> dict[str, str]:
         "INBOX": rules.inbox_letters,
         "DEAD": rules.dead_letters,
         "PARTITION_LEASE_MS": rules.partition_lease_ms,
+        "GRAIN_MS": GRAIN_MS,
+        "USER_INTERVAL_MS": rules.user_rate.interval_ms,
+        "USER_BURST": rules.user_rate.burst,
         "SWEEP_LEASE_MS": rules.sweep_lease_ms,
         "SWEEP_USERS": rules.sweep_users,
         **{status.name: status.value for status in Status},

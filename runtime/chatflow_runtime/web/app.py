@@ -59,9 +59,8 @@ def create_app(
     )
     origins = Origins(config.gateway.allowed_origins)
     chat = Chat(services)
-    sessions = Sessions(entry.gate, entry.giver, is_open=config.gateway.auth.anonymous)
     routes = {
-        "/v1/sessions": ("POST", sessions.begin),
+        "/v1/sessions": ("POST", Sessions(services, entry.giver).begin),
         "/v1/chat": ("POST", chat.chat),
         "/v1/messages": ("POST", chat.accept),
         "/v1/ratings": ("POST", chat.rate),

@@ -57,7 +57,8 @@ class Chat:
         caller = self._services.gate.admit(exchange.scope)
         body = await exchange.body(self._max_body_bytes)
         request = wire.decode(_chat_request, body, WANTED_CHAT)
-        return self._services.incoming(caller.named(request.uid), request.message_id, request.text)
+        address = self._services.address_of(exchange.scope)
+        return self._services.incoming(caller.named(request.uid), request.message_id, request.text, address)
 
     async def _stream(self, exchange: Exchange, message: Incoming) -> None:
         stream = EventStream(exchange)

@@ -67,7 +67,8 @@ class Completions:
             uid = caller.named(request.user)
         else:
             uid = wire.new_id("anonymous") if key is None else _anonymous(caller, key, body)
-        return self._services.incoming(uid, None if key is None else key.decode("latin-1"), last.text)
+        message_id = None if key is None else key.decode("latin-1")
+        return self._services.incoming(uid, message_id, last.text, self._services.address_of(exchange.scope))
 
     async def _stream(
         self,

@@ -82,6 +82,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.UserRefused: Entry(403, "Not your conversation"),
     errors.SessionsRefused: Entry(403, "No anonymous sessions"),
     errors.KeysUnavailable: Entry(503, "Issuer is unavailable", _INSIDE, retry_after_s=5),
+    errors.RateLimited: Entry(429, "Too many requests"),
     errors.ConversationBusy: Entry(409, "Conversation is busy", retry_after_s=1),
     errors.InboxFull: Entry(503, "Too many messages wait", retry_after_s=5),
     errors.LeaseLost: Entry(500, "Partition was taken over", _INSIDE),
@@ -142,7 +143,11 @@ class Problems:
     """Makes problem objects; knows what the flow says to its users about some of them."""
 
     def __init__(self, texts: Texts) -> None:
-        self._spoken = {errors.Shed: texts.shed, errors.Interrupted: texts.interrupted}
+        self._spoken = {
+            errors.Shed: texts.shed,
+            errors.Interrupted: texts.interrupted,
+            errors.RateLimited: texts.too_fast,
+        }
 
     def of(self, error: ChatFlowError, request_id: str) -> Problem:
         """What a client is told of an error."""
@@ -155,7 +160,7 @@ class Problems:
             code=error.code,
             retryable=error.is_retryable,
             request_id=request_id,
-            retry_after_s=entry.retry_after_s if error.is_retryable else None,
+            retry_after_s=(error.retry_after_s or entry.retry_after_s) if error.is_retryable else None,
             user_text=self._spoken.get(type(error)),
         )
 

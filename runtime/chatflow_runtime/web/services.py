@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import msgspec
 from chatflow_api.runtime_config import RuntimeConfig
+from starlette.types import Scope
 
 from chatflow_runtime.answering import Counted
+from chatflow_runtime.domain.access import client_address
 from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.reply import OutboxItem
 from chatflow_runtime.errors import InvalidMessage
 from chatflow_runtime.metrics import Channel, Metrics
-from chatflow_runtime.ports import Accepted, Clock, ConversationStore, Inbox, Letter, Record, RecordKind
+from chatflow_runtime.ports import Accepted, Clock, ConversationStore, Entry, Inbox, Letter, Record, RecordKind
 from chatflow_runtime.sink import DeltaSink
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.departure import Departures
@@ -46,6 +48,8 @@ class Incoming(msgspec.Struct, frozen=True):
     uid: str
     message_id: str
     text: str
+    address: str | None
+    """The client address that it comes from, where those are limited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,22 @@ class Services:
         """Longest body of a request with one message."""
         return max(MAX_BODY_BYTES, 2048 + MAX_BYTES_PER_CHARACTER * self.config.gateway.max_text_length)
 
-    def incoming(self, uid: str, message_id: str | None, text: str) -> Incoming:
+    def address_of(self, scope: Scope) -> str | None:
+        """The client address of a request; None where a flow sets no limit on those."""
+        limits = self.config.gateway.rate_limit
+        if limits.per_address.interval_ms == 0:
+            return None
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        peer = scope.get("client")
+        return client_address("" if peer is None else peer[0], forwarded, limits.trusted_proxies)
+
+    def incoming(self, uid: str, message_id: str | None, text: str, address: str | None) -> Incoming:
         """A message of an admitted user whose id and text are checked; without an id it gets one."""
         return Incoming(
             uid,
             wire.new_id("m") if message_id is None else wire.checked_id("message_id", message_id),
             wire.checked_text(text, self.config.gateway.max_text_length),
+            address,
         )
 
     async def answer(
@@ -85,10 +99,13 @@ class Services:
         history: tuple[Message, ...] | None = None,
     ) -> OutboxItem:
         """The committed reply, counted."""
-        return await self.counted.answer(channel, message.uid, message.message_id, message.text, sink, history)
+        entry = Entry(address=message.address)
+        return await self.counted.answer(channel, message.uid, message.message_id, message.text, sink, history, entry)
 
     async def accept(self, message: Incoming) -> Accepted:
         """Keep a message that is answered later."""
+        if message.address is not None:
+            await self.store.meter_address(message.address)
         accepted = await self.inbox.accept(Letter(message.uid, message.message_id, message.text, self.clock.now_ms()))
         self.metrics.accepted()
         return accepted
@@ -100,6 +117,7 @@ class Services:
             raise InvalidMessage(f"score {score} lies outside this flow's scale; send a whole number from 1 to {scale}")
         if message_id is not None:
             wire.checked_id("message_id", message_id)
+        await self.store.meter_user(uid)
         record = Record(
             RecordKind.RATING,
             uid,

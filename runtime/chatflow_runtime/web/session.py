@@ -43,9 +43,10 @@ _client_frame: msgspec.json.Decoder[wire.ClientFrame] = msgspec.json.Decoder(wir
 class Session:
     """The state of a connection."""
 
-    def __init__(self, services: Services, uid: str, request_id: str, send: Send) -> None:
+    def __init__(self, services: Services, uid: str, address: str | None, request_id: str, send: Send) -> None:
         self._services = services
         self._uid = uid
+        self._address = address
         self._request_id = request_id
         self._send = send
         self._turns: dict[str, asyncio.Task[None]] = {}
@@ -93,7 +94,7 @@ class Session:
 
     async def _begin_turn(self, frame: wire.MessageFrame) -> None:
         try:
-            message = self._services.incoming(self._uid, frame.message_id, frame.text)
+            message = self._services.incoming(self._uid, frame.message_id, frame.text, self._address)
             if len(self._turns) >= MAX_TURNS and message.message_id not in self._turns:
                 raise ConversationBusy(f"{MAX_TURNS} messages of this connection are under way; wait for their replies")
         except ChatFlowError as error:

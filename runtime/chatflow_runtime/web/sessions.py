@@ -8,7 +8,7 @@ from chatflow_runtime.domain.access import ANONYMOUS
 from chatflow_runtime.errors import SessionsRefused
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.exchange import Exchange
-from chatflow_runtime.web.gate import Gate
+from chatflow_runtime.web.services import Services
 
 MAX_BODY_BYTES = 1024
 """The request needs none; clients that send `{}` are no worse."""
@@ -35,19 +35,20 @@ class SessionGiver(Protocol):
 class Sessions:
     """The route."""
 
-    def __init__(self, gate: Gate, giver: SessionGiver, *, is_open: bool) -> None:
-        self._gate = gate
+    def __init__(self, services: Services, giver: SessionGiver) -> None:
+        self._services = services
         self._giver = giver
-        self._is_open = is_open
 
     async def begin(self, exchange: Exchange) -> None:
         """Give a new user a token; who has one already gets a fresh one for the same user."""
         await exchange.body(MAX_BODY_BYTES)
-        if not self._is_open:
+        if not self._services.config.gateway.auth.anonymous:
             raise SessionsRefused("this flow gives no anonymous sessions; use the token of its identity provider")
+        if (address := self._services.address_of(exchange.scope)) is not None:
+            await self._services.store.meter_address(address)
         uid = None
         if b"authorization" in exchange.headers:
-            uid = self._gate.admit(exchange.scope).uid
+            uid = self._services.gate.admit(exchange.scope).uid
         if uid is None or not uid.startswith(ANONYMOUS):
             uid = wire.new_id(ANONYMOUS.rstrip("-"))
         given = self._giver.give(uid)

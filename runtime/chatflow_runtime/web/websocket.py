@@ -34,7 +34,8 @@ class WebSocket:
             uid = self._admitted(scope, headers)
             with self._services.streams.open(Connection.WEBSOCKET):
                 await send({"type": "websocket.accept", "headers": [(b"x-request-id", request_id.encode())]})
-                await Session(self._services, uid, request_id, send).serve(receive)
+                address = self._services.address_of(scope)
+                await Session(self._services, uid, address, request_id, send).serve(receive)
         except Drained:
             await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "connect again"})
         except ChatFlowError as error:

@@ -1,9 +1,11 @@
 -- Purpose: put a message into its partition's inbox, once however often it is sent.
--- KEYS: 1 inbox, 2 what it holds, 3 outbox, 4 replies by message id
--- ARGV: 1 message id, 2 uid, 3 message (opaque), 4 work channel, 5 partition
+-- KEYS: 1 inbox, 2 what it holds, 3 outbox, 4 replies by message id, 5 the user's rate
+-- ARGV: 1 message id, 2 uid, 3 message (opaque), 4 work channel, 5 partition, 6 now in ms or ''
 -- Returns: {DONE, messages before it, outbox id to read on from} | {ANSWERED, outbox id of the reply}
 --   | {FULL, messages that wait} | {REJECTED, the user's own that wait}
--- Complexity: O(messages that wait), bounded by INBOX, for a repetition; else O(1). Time: none; ids have the server's.
+--   | {LIMITED, retry in ms}
+-- Complexity: O(messages that wait), bounded by INBOX, for a repetition; else O(1).
+-- Time: the server's for the rate, unless given; ids have the server's.
 local id, uid = ARGV[1], ARGV[2]
 local field = uid .. '\n' .. id
 local before = redis.call('HGET', KEYS[2], field)
@@ -20,6 +22,10 @@ if waiting >= INBOX then return {FULL, waiting} end
 local own = tonumber(redis.call('HGET', KEYS[2], uid) or 0)
 if own >= WAITERS then return {REJECTED, own} end
 
+if USER_INTERVAL_MS > 0 then
+  local retry = overdrawn(KEYS[5], time_ms(ARGV[6]), USER_INTERVAL_MS, USER_BURST)
+  if retry then return {LIMITED, retry} end
+end
 local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
 local resume = newest and newest[1] or '0-0'
 local entry = redis.call('XADD', KEYS[1], '*', 'd', ARGV[3])

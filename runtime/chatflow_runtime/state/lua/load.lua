@@ -2,11 +2,12 @@
 --   deadline starts afresh. A claim of another message that is taken over leaves its text in the history, unanswered.
 --   The history itself is read by a plain LRANGE sent along behind: through Lua its kilobytes would cost more than all
 --   the rest (20 messages: 31 us against 8), and while the claim holds nobody else writes to it.
--- KEYS: 1 conversation, 2 history, 3 replies by message id, 4 outbox
+-- KEYS: 1 conversation, 2 history, 3 replies by message id, 4 outbox, 5 the user's rate
 -- ARGV: 1 now in ms or '', 2 message id, 3 owner token, 4 message as the history keeps it (opaque), 5 uid,
---   6 wake-up channel
+--   6 wake-up channel, 7 '1' for a message that counts towards the user's rate
 -- Returns: {CLAIMED, scene, revision, memory} | {ANSWERED, outbox id, {field, value}}
 --   | {ATTACHED, retry in ms} | {QUEUED, retry in ms} | {REJECTED, scene} | {TOO_NEW, schema}
+--   | {LIMITED, retry in ms}
 -- Complexity: O(waiters), bounded. Time: the server's, unless given.
 local now = time_ms(ARGV[1])
 local id, owner = ARGV[2], ARGV[3]
@@ -35,6 +36,11 @@ if state.q then
 end
 
 local claim = state.c
+-- A message is charged once: not when it waits already, nor when an attempt at it is under way or has died.
+if USER_INTERVAL_MS > 0 and ARGV[7] == '1' and not seen and not place and not (claim and claim[1] == id) then
+  local retry = overdrawn(KEYS[5], now, USER_INTERVAL_MS, USER_BURST)
+  if retry then return {LIMITED, retry} end
+end
 local is_held = claim and claim[3] > now
 local free_ms = is_held and claim[3] - now or (queue[2] or now) - now
 if is_held and claim[1] == id then
