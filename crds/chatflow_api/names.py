@@ -63,6 +63,11 @@ def session_key_key(flow: str) -> str:
     return f"session-key:{{{flow}}}"
 
 
+def backlog_key(flow: str) -> str:
+    """How many turns each process of a flow has under way, and when it said so (hash)."""
+    return f"backlog:{{{flow}}}"
+
+
 def workers_key(flow: str) -> str:
     """The workers of a flow by the time, in ms, at which they last told that they live (sorted set)."""
     return f"workers:{{{flow}}}"

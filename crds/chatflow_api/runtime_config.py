@@ -198,11 +198,20 @@ class BreakerConfig(Config):
     most_open_s: float
 
 
+class ConcurrencyConfig(Config):
+    """Answers of one model under way in one process."""
+
+    least: int
+    most: int
+    first: int
+
+
 class DegradationConfig(Config):
     """Behaviour under load."""
 
     backlog_limit: int
     shed_fraction: float
+    concurrency: ConcurrencyConfig
     breaker: BreakerConfig
 
 
@@ -268,6 +277,11 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
         degradation=DegradationConfig(
             backlog_limit=spec.degradation.backlog_limit,
             shed_fraction=spec.degradation.shed_fraction,
+            concurrency=ConcurrencyConfig(
+                least=spec.degradation.concurrency.min,
+                most=spec.degradation.concurrency.max,
+                first=spec.degradation.concurrency.initial,
+            ),
             breaker=_breaker(spec.degradation.breaker),
         ),
     )

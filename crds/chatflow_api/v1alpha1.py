@@ -616,6 +616,30 @@ class Breaker(Spec):
     ]
 
 
+class Concurrency(Spec):
+    """How many answers of one language model may be under way in one gateway process. Between the bounds the limit
+    follows how long first tokens take: it grows while they come as fast as without a queue, and shrinks once answers
+    wait for each other."""
+
+    min: Annotated[int, Field(ge=1, le=100_000)] = 2
+    """At least so many."""
+    max: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    """At most so many."""
+    initial: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """So many before anything is known."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min <= self.initial <= self.max:
+            message = (
+                f"initial {self.initial} does not lie between min {self.min} and max {self.max}; change one of them"
+            )
+            raise RuleBroken(Finding(("initial",), message))
+        return self
+
+    cel: ClassVar = [("self.min <= self.initial && self.initial <= self.max", "initial must lie between min and max")]
+
+
 class Degradation(Spec):
     """How the flow gives way under load, rung by rung, instead of failing."""
 
@@ -623,6 +647,9 @@ class Degradation(Spec):
     """Turns under way above which new conversations are shed."""
     shed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of new conversations that is shed then, by stable hash of the user."""
+    concurrency: Concurrency = Concurrency()
+    """Limits of answers under way, one for each language model. Beyond it a conversation under way waits for a moment
+    and then gets the next rung; a new one is turned away."""
     breaker: Breaker = Breaker()
     """Circuit breakers, one for each model and one for the intent server, in each gateway process."""
 

@@ -34,11 +34,10 @@ KNOWN = {"When are you open?": "From nine to five.", "How do I get my money back
 """Questions that the knowledge base answers, without any model."""
 
 
-def flow(llm_url: str) -> ChatFlow:
-    """A flow with two answers, one intent and two language models."""
-    models = {
-        name: {"openAI": {"baseURL": llm_url, "model": model}} for name, model in (("llm", LARGE), ("backup", SMALL))
-    }
+def flow(llm_url: str, *, has_backup: bool) -> ChatFlow:
+    """A flow with two answers, one intent and one or two language models."""
+    names = {"llm": LARGE, **({"backup": SMALL} if has_backup else {})}
+    models = {name: {"openAI": {"baseURL": llm_url, "model": model}} for name, model in names.items()}
     intents = {"hours": ["When are you open?", "opening hours"], "refund": ["I want my money back", "refund please"]}
     spec = {
         "locale": "en",
@@ -124,12 +123,12 @@ class Plant:
 
 
 @asynccontextmanager
-async def running(is_replicated: bool = False) -> AsyncIterator[Plant]:
-    """All of it while the context lasts."""
+async def running(is_replicated: bool = False, llm_url: str | None = None) -> AsyncIterator[Plant]:
+    """All of it while the context lasts. A model at `llm_url` takes the place of the two that can be made to fail."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatflow-faults-")))
         models = Models(llm := await stack.enter_async_context(scripted_openai()))
-        described = flow(llm.base_url)
+        described = flow(llm_url or llm.base_url, has_backup=llm_url is None)
         replicated = stack.enter_context(replicated_server()) if is_replicated else None
         state, proxy, urls = None, None, [replicated.url] * 2 if replicated else []
         if replicated is None:

@@ -10,8 +10,9 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 import aiohttp
@@ -32,8 +33,11 @@ from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.demand import Demand
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.guard import Guards
+from chatflow_runtime.answerers.lane import Lane
 from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.answering import Counted
+from chatflow_runtime.domain.admission import Admission
+from chatflow_runtime.domain.concurrency import LimitRules, QueueRules
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.reply import Origin
 from chatflow_runtime.domain.routing import Rules
@@ -41,12 +45,14 @@ from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.entrance import entrance
 from chatflow_runtime.inbox_worker import InboxWorker
 from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.overload import share_backlog, watch_loop
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock
 from chatflow_runtime.serving import background, opened, serving, stop_event, unless
 from chatflow_runtime.settings import Settings
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.redis_backlog import RedisBacklog
 from chatflow_runtime.state.redis_due import RedisDueStore
 from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
@@ -66,6 +72,8 @@ CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic_s=time.monot
 
 GC_ALLOCATIONS = 10_000
 """Objects more than were freed, between two passes of the collector over the young ones."""
+WORKER_PATIENCE_S = 30.0
+"""How long a turn of a worker waits for a place at a model: nobody looks at an empty line meanwhile."""
 WARM_UP_UID = "_warm-up"
 WARM_UP_S = 10.0
 """Time for the warm turn, even where the start's deadline has passed."""
@@ -125,12 +133,23 @@ async def run_gateway(settings: Settings) -> None:
         parts = await _parts(settings, guards, stack, stop)
         runner = parts.runner
         way_in = entrance(settings, parts.link, parts.session)
-        for follow in (parts.follower.run, *way_in.followers):
-            await stack.enter_async_context(background(follow(), stop))
+        backlog = RedisBacklog(
+            parts.link, settings.config.flow.key, secrets.token_hex(8), _state_rules(settings.config)
+        )
+        sharing = partial(share_backlog, runner.admission, backlog.tell)
+        loop = partial(watch_loop, runner.admission.pressure)
+        tasks: list[Callable[[], Coroutine[object, object, None]]] = [
+            parts.follower.run,
+            *way_in.followers,
+            sharing,
+            loop,
+        ]
+        for work in tasks:
+            await stack.enter_async_context(background(work(), stop))
         needs = [*_needs(parts), *way_in.needs]
         if not await unless(stop, _started(settings, health, needs, _warm(runner, parts.brain))):
             return
-        entry = Entry(way_in.gate, way_in.sessions)
+        entry = Entry(way_in.gate, way_in.sessions, runner.admission)
         app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, entry, health)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         drain_s = math.ceil(settings.config.gateway.drain_s)
@@ -140,10 +159,10 @@ async def run_gateway(settings: Settings) -> None:
             await stack.enter_async_context(shared)
         _settle()
         health.warmed()
-        log.info("gateway_ready", flow=settings.config.flow.name, port=settings.port, backlog=runner.backlog)
+        log.info("gateway_ready", flow=settings.config.flow.name, port=settings.port)
         await stop.wait()
         health.drain()
-        log.info("gateway_draining", backlog=runner.backlog)
+        log.info("gateway_draining", turns=runner.admission.under_way)
 
 
 def _needs(parts: Parts) -> list[Need]:
@@ -184,7 +203,7 @@ async def run_worker(settings: Settings) -> None:
         admin = create_admin_app(health, registry, guards.snapshots)
         await stack.enter_async_context(serving(admin, settings.host, settings.admin_port, settings, stop))
         health.waits_for("Redis")
-        parts = await _parts(settings, guards, stack, stop)
+        parts = await _parts(settings, guards, stack, stop, WORKER_PATIENCE_S)
         ownership = Ownership(
             RedisLeases(parts.link, config.flow.key, rules),
             f"{socket.gethostname()}-{secrets.token_hex(6)}",
@@ -242,7 +261,13 @@ def _models(settings: Settings, session: aiohttp.ClientSession) -> dict[Origin, 
     }
 
 
-async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExitStack, stop: asyncio.Event) -> Parts:
+async def _parts(
+    settings: Settings,
+    guards: Guards,
+    stack: contextlib.AsyncExitStack,
+    stop: asyncio.Event,
+    patience_s: float | None = None,
+) -> Parts:
     """Everything that answers, whether Redis can be reached by now or not. The brain knows nothing until the follower
     runs."""
     config, metrics, server = settings.config, guards.metrics, settings.config.intent.server
@@ -270,7 +295,15 @@ async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExit
         rules=Rules.of(config),
         texts=texts,
         retriever=brain.retriever,
-        models=ModelLadder(models, moderator, metrics, texts.broken_off, guards, _demands(config, metrics)),
+        models=ModelLadder(
+            models,
+            moderator,
+            metrics,
+            texts.broken_off,
+            guards,
+            _lanes(config, metrics, patience_s),
+            _demands(config, metrics),
+        ),
         actions=BusinessApi(config.dialogue, session, secrets),
         cache=AnswerCache(config.knowledge.cache_entries, config.knowledge.cache_ttl_s, CLOCK.monotonic_s),
         metrics=metrics,
@@ -279,8 +312,27 @@ async def _parts(settings: Settings, guards: Guards, stack: contextlib.AsyncExit
     if not models:
         log.info("no_language_model", serves="knowledge, actions and the static reply")
     wait_s = config.gateway.queue_wait_s
-    runner = TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s)
+    admission = Admission(config.degradation.backlog_limit, config.degradation.shed_fraction)
+    metrics.watch_admission(lambda: admission.backlog, lambda: admission.pressure.share)
+    runner = TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s, admission)
     return Parts(config, link, runner, follower, brain, models, metrics, session)
+
+
+def _lanes(config: RuntimeConfig, metrics: Metrics, patience_s: float | None) -> dict[Origin, Lane]:
+    """The places at each model, which turns wait for as long as their first token's deadline allows, or
+    `patience_s`."""
+    bounds = config.degradation.concurrency
+    rules = LimitRules(least=bounds.least, most=bounds.most, first=bounds.first)
+    configured = ((Origin.LLM, config.llm), (Origin.BACKUP, config.backup))
+    return {
+        origin: Lane(origin, metrics, rules, _queue(model.first_token_deadline_s, patience_s))
+        for origin, model in configured
+        if model is not None
+    }
+
+
+def _queue(deadline_s: float, patience_s: float | None) -> QueueRules:
+    return QueueRules.within(deadline_s) if patience_s is None else QueueRules(patience_s, patience_s, math.inf)
 
 
 def _demands(config: RuntimeConfig, metrics: Metrics) -> dict[Origin, Demand]:

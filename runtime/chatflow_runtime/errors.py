@@ -21,6 +21,7 @@ ChatFlowError
 ├── ModelError
 │   ├── ModelUnavailable      refused, broken, or an error status
 │   │   ├── ModelAbsent       no server of it runs just now
+│   │   ├── ModelOverloaded   as many of its answers are under way as it can bear
 │   │   └── PromptRefused     it will not answer this very prompt
 │   ├── FirstTokenLate        no first token before the deadline
 │   ├── TokenGapTooLong       silence between two tokens
@@ -183,6 +184,12 @@ class PromptRefused(ModelUnavailable):
     """The model's server is well, and will not answer this very prompt: too long for it, most likely."""
 
     code = "prompt_refused"
+
+
+class ModelOverloaded(ModelUnavailable):
+    """As many answers of the model are under way as it can bear: it was not asked, or says so itself."""
+
+    code = "model_overloaded"
 
 
 class FirstTokenLate(ModelError):

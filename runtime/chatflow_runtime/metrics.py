@@ -163,6 +163,12 @@ class Metrics:
         self._dead_letters = Tally(
             registry, "chatflow_dead_letters", "Messages given up after several attempts, by the last error.", ("code",)
         )
+        self._backlog = Gauge("chatflow_backlog", "Turns under way in all processes of the flow.", registry=registry)
+        self._pressure = Gauge(
+            "chatflow_pressure",
+            "Share of new conversations that this process turns away because it cannot keep up.",
+            registry=registry,
+        )
         self._shed = Tally(registry, "chatflow_shed", "New conversations turned away under load.")
         self._claims_lost = Tally(
             registry, "chatflow_claims_lost", "Turns decided again because another owner had taken over."
@@ -217,6 +223,18 @@ class Metrics:
         self._breaker_refused = Tally(
             registry, "chatflow_breaker_refused", "Calls that were not made meanwhile.", ("backend",)
         )
+        self._concurrency = Gauge(
+            "chatflow_concurrency_limit",
+            "Answers of a language model that may be under way at once.",
+            ("role",),
+            registry=registry,
+        )
+        self._under_way = Gauge(
+            "chatflow_concurrency_under_way", "Answers of a language model under way.", ("role",), registry=registry
+        )
+        self._overloaded = Tally(
+            registry, "chatflow_overloaded", "Turns for which a language model had no place.", ("role",)
+        )
         self._cache = Tally(registry, "chatflow_answer_cache", "Look-ups in the answer cache.", ("result",))
 
     def _define_edges(self, registry: CollectorRegistry) -> None:
@@ -250,6 +268,12 @@ class Metrics:
     def turn_failed(self, channel: Channel, code: str) -> None:
         """A problem went out instead, or nothing because the client had left."""
         self._failures.add(channel, code)
+
+    def watch_admission(self, backlog: Callable[[], float], pressure: Callable[[], float]) -> None:
+        """Read from now on how many turns the flow has under way, and the share of new conversations that this process
+        turns away because it cannot keep up."""
+        self._backlog.set_function(backlog)
+        self._pressure.set_function(pressure)
 
     def shed(self) -> None:
         """A new conversation was turned away."""
@@ -299,6 +323,15 @@ class Metrics:
             self._breakers.labels(backend, state.value).set_function(
                 lambda state=state: float(snapshot().state is state)  # type: ignore[misc]  # Bound now, not later.
             )
+
+    def watch_concurrency(self, origin: Origin, limit: Callable[[], float], under_way: Callable[[], float]) -> None:
+        """Read from now on how many answers of a model may be under way, and how many are."""
+        self._concurrency.labels(origin.value).set_function(limit)
+        self._under_way.labels(origin.value).set_function(under_way)
+
+    def overloaded(self, origin: Origin) -> None:
+        """A model had no place for a turn."""
+        self._overloaded.add(origin)
 
     def breaker_opened(self, backend: str) -> None:
         """A backend is left alone from now on."""

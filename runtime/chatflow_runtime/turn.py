@@ -17,8 +17,10 @@ from chatflow_api.v1alpha1 import WhileBusy
 from msgspec.structs import replace
 
 from chatflow_runtime.answerers.dispatch import Dispatcher, Question
-from chatflow_runtime.domain.conversation import Conversation, Message, Scene
-from chatflow_runtime.domain.ladder import is_shed
+from chatflow_runtime.domain.admission import Admission
+from chatflow_runtime.domain.concurrency import Priority
+from chatflow_runtime.domain.conversation import Conversation, Message
+from chatflow_runtime.domain.ladder import priority_of
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.normalisation import normalise
 from chatflow_runtime.domain.reply import OutboxItem
@@ -81,8 +83,8 @@ class TurnRunner:
     """A token that no other attempt has."""
     max_wait_s: float
     """Longest wait in the queue behind earlier messages."""
-    backlog: int = 0
-    """Turns under way."""
+    admission: Admission
+    """Whether new conversations may begin."""
 
     async def answer(
         self,
@@ -104,7 +106,7 @@ class TurnRunner:
         if history is not None:
             history = tuple(map(self._moderated, history))
         pieces = None if sink is None else _Pieces(sink)
-        self.backlog += 1
+        self.admission.under_way += 1
         try:
             for attempt in range(MAX_ATTEMPTS):
                 counts = entry if attempt == 0 else UNMETERED
@@ -118,7 +120,7 @@ class TurnRunner:
                     lost = error
             raise lost
         finally:
-            self.backlog -= 1
+            self.admission.under_way -= 1
 
     def _moderated(self, message: Message) -> Message:
         """A message that a client sent along, as the stored history would hold it."""
@@ -207,14 +209,17 @@ class TurnRunner:
         history: tuple[Message, ...] | None,
     ) -> OutboxItem:
         try:
-            # One that begins anew after its end keeps its revision, but no history.
-            is_new = conversation.scene is Scene.GREETING and not conversation.history
-            if is_shed(turn.uid, self.backlog, is_new, self.dispatcher.config.degradation):
-                self.metrics.shed()
-                raise Shed(f"{self.backlog} turns are under way; new conversations wait, try again in a few seconds")
+            if priority_of(conversation) is Priority.NEW and self.admission.turns_away(turn.uid):
+                raise Shed(
+                    f"{self.admission.backlog} turns are under way; new conversations wait, try again in a few seconds"
+                )
             async with _Lease(self.store, turn):
                 outcome = await self.dispatcher.respond(question, conversation, sink, history)
             committed = await self.store.commit(turn, conversation, outcome)
+        except Shed:
+            self.metrics.shed()
+            await asyncio.shield(self._release(turn))
+            raise
         except ClaimLost:
             if self._is_interruptible(conversation):
                 raise Interrupted("a newer message of this conversation has taken over") from None

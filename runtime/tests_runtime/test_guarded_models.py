@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.answerers.guard import Guards
+from chatflow_runtime.answerers.lane import Lane
 from chatflow_runtime.answerers.models import ModelLadder, Unanswered
 from chatflow_runtime.domain.breaker import BreakerRules, State
+from chatflow_runtime.domain.ladder import MODELS
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Usage
@@ -69,7 +71,8 @@ class Bench:
         self.guards = Guards(metrics, self.rules, self.slow_s, lambda: self.now_s, lambda: 0.0)
         moderator = Moderator.build([], refusal="no")
         models = {Origin.LLM: self.llm, **({Origin.BACKUP: self.backup} if self.has_backup else {})}
-        self.ladder = ModelLadder(models, moderator, metrics, "broken off", self.guards)
+        lanes = {origin: Lane(origin, metrics) for origin in MODELS}
+        self.ladder = ModelLadder(models, moderator, metrics, "broken off", self.guards, lanes)
 
     async def ask(self, times: int = 1) -> str:
         """So many turns; what the last one was told."""

@@ -9,7 +9,6 @@ import pytest
 from chatflow_api.runtime_config import RuntimeConfig, derive
 from chatflow_api.v1alpha1 import ChatFlow
 from chatflow_runtime.domain.conversation import TRANSITIONS, Event, Memory, Scene, next_scene
-from chatflow_runtime.domain.ladder import is_shed
 from chatflow_runtime.domain.routing import (
     MAX_ASKED,
     Act,
@@ -201,18 +200,3 @@ def test_alternatives_of_a_slot_may_do_without_a_group(text: str, value: str) ->
 def test_every_scene_but_the_last_ends_by_timeout() -> None:
     for scene in TRANSITIONS:
         assert next_scene(scene, Event.TIMED_OUT) is Scene.END
-
-
-@given(st.text(min_size=1, max_size=30), st.integers(0, 10_000))
-def test_shedding_spares_conversations_under_way_and_is_stable(uid: str, backlog: int) -> None:
-    limits = CONFIG.degradation.model_copy(update={"backlog_limit": 5000})
-    assert not is_shed(uid, backlog, is_new=False, config=limits)
-    assert is_shed(uid, backlog, is_new=True, config=limits) == (
-        backlog > 5000 and is_shed(uid, 5001, is_new=True, config=limits)
-    )
-
-
-def test_shedding_takes_about_the_share_it_is_told() -> None:
-    limits = CONFIG.degradation.model_copy(update={"backlog_limit": 1, "shed_fraction": 0.3})
-    shed = sum(is_shed(f"user-{number}", 2, is_new=True, config=limits) for number in range(4000))
-    assert 0.27 < shed / 4000 < 0.33

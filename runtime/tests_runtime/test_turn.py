@@ -15,8 +15,12 @@ from chatflow_api.v1alpha1 import ChatFlow, WhileBusy
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.guard import Guards
+from chatflow_runtime.answerers.lane import Lane
 from chatflow_runtime.answerers.models import ModelLadder
+from chatflow_runtime.domain.admission import Admission
+from chatflow_runtime.domain.concurrency import LimitRules
 from chatflow_runtime.domain.conversation import Message, Scene
+from chatflow_runtime.domain.ladder import MODELS
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Reply, Rung, Usage
@@ -185,13 +189,16 @@ class Bench:
         metrics = Metrics(CollectorRegistry())
         moderator = Moderator.build(self.words, refusal=self.texts.refusal)
         models: dict[Origin, LanguageModel] = {Origin.LLM: self.llm, Origin.BACKUP: self.backup}
+        bounds = self.config.degradation.concurrency
+        limits = LimitRules(bounds.least, bounds.most, bounds.first)
+        lanes = {origin: Lane(origin, metrics, limits) for origin in MODELS}
         dispatcher = Dispatcher(
             config=self.config,
             rules=Rules.of(self.config),
             texts=self.texts,
             retriever=OneEntry(),
             models=ModelLadder(
-                models if self.has_models else {}, moderator, metrics, self.texts.broken_off, Guards(metrics)
+                models if self.has_models else {}, moderator, metrics, self.texts.broken_off, Guards(metrics), lanes
             ),
             actions=self.orders,
             cache=AnswerCache(100, 300.0, clock.monotonic_s),
@@ -207,6 +214,7 @@ class Bench:
             metrics,
             new_owner=lambda: f"owner-{next(owners)}",
             max_wait_s=self.config.gateway.queue_wait_s,
+            admission=Admission(self.config.degradation.backlog_limit, self.config.degradation.shed_fraction),
         )
         self.ids = itertools.count(1)
 
@@ -372,7 +380,7 @@ async def test_a_user_who_leaves_ends_the_request_and_may_come_back() -> None:
         await bench.say("你们的吉祥物叫什么", "m1", Pieces(patience=1))
     assert bench.llm.closed == 1
     assert (await bench.say("你们的吉祥物叫什么", "m1")).text == "一二三"
-    assert bench.runner.backlog == 0
+    assert bench.runner.admission.under_way == 0
 
 
 async def test_cancelling_a_turn_gives_its_claim_back() -> None:
@@ -392,15 +400,45 @@ async def test_new_conversations_are_shed_above_the_limit_and_others_kept() -> N
     limits = config.degradation.model_copy(update={"backlog_limit": 1, "shed_fraction": 1.0})
     bench = Bench(config=config.model_copy(update={"degradation": limits}))
     await bench.say("你好")
-    bench.runner.backlog = 10
+    bench.runner.admission.elsewhere = 10
     assert (await bench.say("退款多久到账")).origin is Origin.KNOWLEDGE
     with pytest.raises(Shed):
         await bench.runner.answer("u2", "m1", "退款多久到账")
     bench.now_ms += bench.rules.ttl_ms + 1
     with pytest.raises(Shed):
         await bench.say("退款多久到账")
-    bench.runner.backlog = 0
+    bench.runner.admission.elsewhere = 0
     assert (await bench.runner.answer("u2", "m1", "退款多久到账")).item
+
+
+async def test_where_models_have_no_place_the_new_are_shed_and_the_others_get_the_next_rung() -> None:
+    config = derive(ChatFlow.model_validate(FLOW))
+    one = config.degradation.concurrency.model_copy(update={"least": 1, "most": 1, "first": 1})
+    limits = config.degradation.model_copy(update={"concurrency": one})
+    gates = [asyncio.Event(), asyncio.Event()]
+    bench = Bench(
+        config=config.model_copy(update={"degradation": limits}),
+        llm=Script("large", ["一", gates[0]]),
+        backup=Script("small", ["二", gates[1]]),
+    )
+    await bench.say("你好")
+    slow = []
+    for number in range(2):
+        sink = Pieces()
+        task = asyncio.create_task(bench.runner.answer(f"busy-{number}", "m1", "你们的吉祥物叫什么", sink))
+        await sink.begun.wait()
+        slow.append(task)
+    # Its answers are on their way from both models, one each.
+    with pytest.raises(Shed):
+        await bench.runner.answer("new", "m1", "你们的吉祥物叫什么")
+    assert (await bench.runner.answer("new", "m2", "退款多久到账")).item
+    busy = await bench.say("你们的吉祥物叫什么")
+    assert (busy.origin, busy.retry_after_s) == (Origin.STATIC, 5)
+    for gate in gates:
+        gate.set()
+    origins = [(await task).item for task in slow]
+    assert [item.origin for item in origins if isinstance(item, Reply)] == [Origin.LLM, Origin.BACKUP]
+    assert isinstance((await bench.runner.answer("new", "m1", "你们的吉祥物叫什么")).item, Reply)
 
 
 async def test_a_number_that_led_nowhere_is_asked_for_again() -> None:

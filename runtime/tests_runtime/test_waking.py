@@ -12,6 +12,7 @@ from chatflow_api.names import METRIC_MODEL_WAITING
 from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.answerers.demand import Demand
 from chatflow_runtime.answerers.guard import Guards
+from chatflow_runtime.answerers.lane import Lane
 from chatflow_runtime.answerers.models import ModelLadder, Unanswered
 from chatflow_runtime.domain.ladder import HELD_TURNS, MEMORY_S, TURN_S, WAKING_RETRY_S, wanting
 from chatflow_runtime.domain.moderation import Moderator
@@ -69,8 +70,9 @@ class Bench:
         for origin, demand in demands.items():
             metrics.watch_demand(origin, demand.turns)
         models = {Origin.LLM: self.llm, Origin.BACKUP: self.backup}
+        lanes = {origin: Lane(origin, metrics) for origin in models}
         self.ladder = ModelLadder(
-            models, Moderator.build([], refusal="no"), metrics, "broken off", Guards(metrics), demands
+            models, Moderator.build([], refusal="no"), metrics, "broken off", Guards(metrics), lanes, demands
         )
 
     async def wait(self, seconds: float) -> None:

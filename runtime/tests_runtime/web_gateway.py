@@ -21,7 +21,10 @@ from chatflow_runtime.adapters.tokens import SessionTokens
 from chatflow_runtime.answerers.cached import AnswerCache
 from chatflow_runtime.answerers.dispatch import Dispatcher
 from chatflow_runtime.answerers.guard import Guards
+from chatflow_runtime.answerers.lane import Lane
 from chatflow_runtime.answerers.models import ModelLadder
+from chatflow_runtime.domain.admission import Admission
+from chatflow_runtime.domain.ladder import MODELS
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Usage
@@ -44,12 +47,13 @@ from prometheus_client import CollectorRegistry
 
 T = TypeVar("T")
 
-OPEN = {"gateway": {"auth": {"required": False}}}
+UNLIMITED = {"perUser": {"messages": 0}}
+OPEN = {"gateway": {"auth": {"required": False}, "rateLimit": UNLIMITED}}
 """Users are named by uid alone."""
 SHOP = {
     "locale": "zh-CN",
     "gateway": {
-        "auth": {"required": False},
+        **OPEN["gateway"],
         "allowedOrigins": ["https://shop.example.com", "https://*.example.org"],
         "maxTextLength": 500,
     },
@@ -161,12 +165,13 @@ class Gateway:
         self.health = Health()
         metrics = Metrics(self.registry)
         moderator = Moderator.build(["坏词"], refusal=texts.refusal)
+        lanes = {origin: Lane(origin, metrics) for origin in MODELS}
         dispatcher = Dispatcher(
             config=self.config,
             rules=Rules.of(self.config),
             texts=texts,
             retriever=self.shop,
-            models=ModelLadder({Origin.LLM: self.shop}, moderator, metrics, texts.broken_off, Guards(metrics)),
+            models=ModelLadder({Origin.LLM: self.shop}, moderator, metrics, texts.broken_off, Guards(metrics), lanes),
             actions=self.shop,
             cache=AnswerCache(100, 300.0, self.clock.monotonic_s),
             metrics=metrics,
@@ -181,6 +186,7 @@ class Gateway:
             metrics,
             new_owner=lambda: f"owner-{next(owners)}",
             max_wait_s=self.config.gateway.queue_wait_s,
+            admission=Admission(self.config.degradation.backlog_limit, self.config.degradation.shed_fraction),
         )
         self.leases = MemoryLeases(rules, self.clock)
         self.inbox = MemoryInbox(rules, self.store, self.leases)
@@ -188,7 +194,7 @@ class Gateway:
         self.sessions = SessionTokens(self.config.flow.key, self.config.gateway.auth.session_ttl_s, now_s)
         self.sessions.use([b"a key that only the gateways of this flow have"])
         self.gate = Gate(self.config.gateway.auth.required, api_keys, [self.sessions], now_s)
-        entry = Entry(self.gate, self.sessions)
+        entry = Entry(self.gate, self.sessions, self.runner.admission)
         self._app = create_app(
             self.config, self.runner, self.store, self.inbox, metrics, self.clock, entry, self.health, timing
         )

@@ -24,6 +24,7 @@ from chatflow_runtime.errors import (
     FirstTokenLate,
     ModelAbsent,
     ModelError,
+    ModelOverloaded,
     ModelUnavailable,
     PromptRefused,
     TokenGapTooLong,
@@ -51,6 +52,7 @@ _KINDS: dict[int, type[ModelUnavailable]] = {
     400: PromptRefused,
     413: PromptRefused,
     422: PromptRefused,
+    429: ModelOverloaded,
     503: ModelAbsent,
 }
 _SEE_LOG = "see that server's log"

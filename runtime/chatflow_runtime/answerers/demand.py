@@ -1,5 +1,6 @@
 """Turns that want one language model: those it is answering, those held while none of its servers runs, and for a while
-those that went on without it. `models` asks each model through one; the count is what wakes a model from zero replicas.
+those that went on without it, also because it has too much to do. `models` asks each model through one; the count is
+what wakes a model from zero replicas, and calls for more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import structlog
 
 from chatflow_runtime.domain.ladder import MEMORY_S, holds, wanting
 from chatflow_runtime.domain.reply import Origin
-from chatflow_runtime.errors import ModelAbsent
+from chatflow_runtime.errors import ModelAbsent, ModelOverloaded
 
 log = structlog.get_logger()
 
@@ -36,26 +37,30 @@ class Demand:
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep
     _asking: int = 0
     _held: int = 0
-    _absent_s: deque[float] = field(default_factory=deque)
-    """When turns ended that had found no server."""
+    _without_s: deque[float] = field(default_factory=deque)
+    """When turns ended that went on without it."""
 
     def turns(self) -> float:
         """How many turns want the model now."""
         now_s = self.monotonic_s()
-        return wanting(self._asking, [now_s - at_s for at_s in self._absent_s])
+        return wanting(self._asking, [now_s - at_s for at_s in self._without_s])
 
     async def ask(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """What an attempt gives. While no server runs it is made again, for as long as the turn may be held; then
         ModelAbsent."""
         began_s = self.monotonic_s()
-        was_absent = is_held = False
+        went_without = is_held = False
         self._asking += 1
         try:
             while True:
                 try:
                     return await attempt()
+                except ModelOverloaded:
+                    # It wanted the model as much as the others, and scaling has to know.
+                    went_without = True
+                    raise
                 except ModelAbsent:
-                    was_absent = True
+                    went_without = True
                     if not holds(self.monotonic_s() - began_s + RETRY_S, self.hold_s, self._held - is_held):
                         raise
                 if not is_held:
@@ -65,7 +70,7 @@ class Demand:
         finally:
             self._asking -= 1
             self._held -= is_held
-            if was_absent:
+            if went_without:
                 # Also of a user who lost patience: the model is to wake all the same.
                 self._remember(self.monotonic_s())
 
@@ -75,6 +80,6 @@ class Demand:
         self._held += 1
 
     def _remember(self, now_s: float) -> None:
-        while self._absent_s and now_s - self._absent_s[0] > MEMORY_S:
-            self._absent_s.popleft()
-        self._absent_s.append(now_s)
+        while self._without_s and now_s - self._without_s[0] > MEMORY_S:
+            self._without_s.popleft()
+        self._without_s.append(now_s)

@@ -19,15 +19,16 @@ from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.answerers.cached import AnswerCache, CachedAnswer
 from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.domain import routing
+from chatflow_runtime.domain.concurrency import Priority
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, next_scene
-from chatflow_runtime.domain.ladder import RUNG_OF
+from chatflow_runtime.domain.ladder import RUNG_OF, priority_of
 from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.prompt import ChatMessage, build_prompt
 from chatflow_runtime.domain.reply import Origin, Reply
 from chatflow_runtime.domain.routing import Intent, Rules
 from chatflow_runtime.domain.templates import fill
 from chatflow_runtime.domain.texts import Texts
-from chatflow_runtime.errors import ActionFailed
+from chatflow_runtime.errors import ActionFailed, Shed
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import (
     ActionCaller,
@@ -98,7 +99,8 @@ class Dispatcher:
         sink: DeltaSink | None = None,
         history: Sequence[Message] | None = None,
     ) -> Outcome:
-        """What to commit for a question. Falls down the rungs instead of raising."""
+        """What to commit for a question. Falls down the rungs instead of raising, but for Shed: a new conversation is
+        not begun by a busy reply."""
         step = await self._step(question, conversation, sink, history)
         intent = question.intent
         answer = step.answer
@@ -220,9 +222,12 @@ class Dispatcher:
         # A message whose first attempt was interrupted stands in the stored history already.
         earlier = [message for message in conversation.history if message.message_id != question.message_id]
         prompts = self._prompts(question, history or earlier, passages)
-        generated = await self.models.answer(prompts, sink)
+        priority = priority_of(conversation)
+        generated = await self.models.answer(prompts, sink, priority)
         if isinstance(generated, Answer):
             return _citing(generated, passages)
+        if generated.is_overloaded and priority is Priority.NEW:
+            raise Shed("the language models have too much to do; new conversations wait, try again in a few seconds")
         text = self.texts.busy if self.models.models else self.texts.no_answer
         return Answer(text, Origin.STATIC, retry_after_s=generated.retry_after_s)
 

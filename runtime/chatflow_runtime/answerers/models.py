@@ -17,26 +17,39 @@ import structlog
 from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.answerers.demand import Demand
 from chatflow_runtime.answerers.guard import Attempt, Guards
-from chatflow_runtime.domain.ladder import MODELS, WAKING_RETRY_S
+from chatflow_runtime.answerers.lane import Lane, Place
+from chatflow_runtime.domain.concurrency import Priority
+from chatflow_runtime.domain.ladder import MODELS, OVERLOAD_RETRY_S, WAKING_RETRY_S
 from chatflow_runtime.domain.moderation import Moderator
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Origin, Usage
-from chatflow_runtime.errors import AnswerTooLong, ModelAbsent, ModelError, PromptRefused
+from chatflow_runtime.errors import (
+    AnswerTooLong,
+    FirstTokenLate,
+    ModelAbsent,
+    ModelError,
+    ModelOverloaded,
+    PromptRefused,
+)
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import Delta, LanguageModel
 from chatflow_runtime.sink import DeltaSink
 
 log = structlog.get_logger()
 
-HARMLESS = (ModelAbsent, PromptRefused, AnswerTooLong)
-"""Failures that say nothing of how the model's servers fare: that none runs is told at once and has to be told, so that
-one wakes; the others come of the prompt and the limits."""
+HARMLESS = (ModelAbsent, ModelOverloaded, PromptRefused, AnswerTooLong)
+"""Failures of which a breaker need not know: that no server runs is told at once and has to be told, so that one wakes;
+that there is too much to do is the lane's matter; the others come of the prompt and the limits."""
+SIGNS_OF_OVERLOAD = (ModelOverloaded, FirstTokenLate)
+"""What a model's servers do that have too much to do."""
 
 
 class Unanswered(msgspec.Struct, frozen=True):
     """No model began to answer. `retry_after_s`: when one that was not running may be awake."""
 
     retry_after_s: int | None = None
+    is_overloaded: bool = False
+    """Whether one had no place for the turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +62,17 @@ class ModelLadder:
     broken_off: str
     """Notice that ends an answer whose stream broke off."""
     guards: Guards
+    lanes: Mapping[Origin, Lane]
     demands: Mapping[Origin, Demand] = field(default_factory=lambda: {origin: Demand(origin) for origin in MODELS})
 
     async def answer(
-        self, prompts: Mapping[Origin, Sequence[ChatMessage]], sink: DeltaSink | None
+        self,
+        prompts: Mapping[Origin, Sequence[ChatMessage]],
+        sink: DeltaSink | None,
+        priority: Priority = Priority.UNDER_WAY,
     ) -> Answer | Unanswered:
         """The first model's answer that begins in time. Pieces go to `sink` as they come."""
-        is_waking = False
+        is_waking = is_overloaded = False
         for origin in MODELS:
             model = self.models.get(origin)
             if model is None:
@@ -66,14 +83,18 @@ class ModelLadder:
             stream = _Stream(model, origin, self.moderator, self.metrics, sink, attempt)
             try:
                 with attempt:
-                    return await self.demands[origin].ask(partial(stream.run, prompts[origin]))
+                    run = partial(stream.run, prompts[origin], self.lanes[origin], priority)
+                    return await self.demands[origin].ask(run)
             except ModelError as error:
                 is_waking = is_waking or isinstance(error, ModelAbsent)
+                is_overloaded = is_overloaded or isinstance(error, ModelOverloaded)
                 self.metrics.model_error(origin, error.code)
-                log.warning("model_failed", origin=origin, model=model.name, code=error.code, reason=str(error))
+                if not isinstance(error, ModelOverloaded):
+                    log.warning("model_failed", origin=origin, model=model.name, code=error.code, reason=str(error))
                 if stream.has_begun:
                     return await stream.broken(self.broken_off)
-        return Unanswered(WAKING_RETRY_S if is_waking else None)
+        retry_after_s = WAKING_RETRY_S if is_waking else OVERLOAD_RETRY_S if is_overloaded else None
+        return Unanswered(retry_after_s, is_overloaded)
 
 
 class _Stream:
@@ -98,8 +119,12 @@ class _Stream:
         self._usage: Usage | None = None
         self.has_begun = False
 
-    async def run(self, prompt: Sequence[ChatMessage]) -> Answer:
+    async def run(self, prompt: Sequence[ChatMessage], lane: Lane, priority: Priority) -> Answer:
         """The whole answer; raises ModelError, and closes the upstream request however it ends."""
+        async with lane.place(priority) as place:
+            return await self._run(prompt, place)
+
+    async def _run(self, prompt: Sequence[ChatMessage], place: Place) -> Answer:
         began_s = time.monotonic()
         pieces = self._model.stream(prompt)
         try:
@@ -107,8 +132,10 @@ class _Stream:
                 if isinstance(piece, Delta):
                     if not self.has_begun:
                         self.has_begun = True
-                        self._attempt.began(time.monotonic() - began_s)
-                        self._metrics.first_token(self._origin, time.monotonic() - began_s)
+                        took_s = time.monotonic() - began_s
+                        self._attempt.began(took_s)
+                        place.began(took_s)
+                        self._metrics.first_token(self._origin, took_s)
                     await self._pass_on(self._moderation.feed(piece.text))
                     if self._moderation.is_refused:
                         break
@@ -118,6 +145,8 @@ class _Stream:
         except ModelError as error:
             if not isinstance(error, HARMLESS):
                 self._attempt.failed()
+            if isinstance(error, SIGNS_OF_OVERLOAD):
+                place.refused()
             raise
         finally:
             await pieces.aclose()

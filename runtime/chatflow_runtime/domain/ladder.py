@@ -1,13 +1,12 @@
-"""The ladder as data: which answerers are tried for a question, in which order, which turns wait for a model that
-wakes, and when new users are turned away."""
+"""The ladder as data: which answerers are tried for a question, in which order, whose turns go first, and which wait
+for a model that wakes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
-from chatflow_api.runtime_config import DegradationConfig
-
+from chatflow_runtime.domain.concurrency import Priority
+from chatflow_runtime.domain.conversation import Conversation, Scene
 from chatflow_runtime.domain.reply import Origin, Rung
 
 RUNG_OF: dict[Origin, Rung] = {
@@ -34,6 +33,8 @@ MEMORY_S = 90.0
 """How long after such a turn the demand stays at 1 at least: a scrape and a look at its result fall into it."""
 WAKING_RETRY_S = 30
 """What a client is told to wait when a model was not running; large ones take minutes, small ones half of one."""
+OVERLOAD_RETRY_S = 5
+"""The same when a model had too much to do."""
 
 
 def holds(waited_s: float, hold_s: float, others: int) -> bool:
@@ -50,17 +51,10 @@ def wanting(asking: int, absent_s: Sequence[float]) -> float:
     return float(max(asking + recent, 1 if was_wanted else 0))
 
 
-def is_shed(uid: str, backlog: int, is_new: bool, config: DegradationConfig) -> bool:
-    """Whether a user is turned away: only a new conversation, only above the limit, and always the same share of users.
-
-    `backlog` is the number of turns under way. The share is taken by a hash of the user, so that a retry by the same
-    user meets the same answer while the overload lasts.
-    """
-    if not is_new or backlog <= config.backlog_limit:
-        return False
-    return _fraction(uid) < config.shed_fraction
-
-
-def _fraction(uid: str) -> float:
-    digest = hashlib.blake2b(uid.encode(), digest_size=8, person=b"chatflow-shed").digest()
-    return int.from_bytes(digest, "big") / 2**64
+def priority_of(conversation: Conversation) -> Priority:
+    """Who goes first when not all can."""
+    # One that begins anew after its end keeps its revision, but no history.
+    if conversation.scene is Scene.GREETING and not conversation.history:
+        return Priority.NEW
+    in_form = conversation.memory.pending is not None or conversation.scene is Scene.HANDOFF
+    return Priority.HELD if in_form else Priority.UNDER_WAY

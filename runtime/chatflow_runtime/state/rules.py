@@ -49,6 +49,8 @@ class Rules:
     """Messages that wait in one partition; more are refused."""
     dead_letters: int = 1_000
     """Messages of one partition that could not be answered and are kept; the oldest go first."""
+    backlog_ms: int = 5_000
+    """A process that has not told of its turns for this long is gone."""
     user_rate: Rate = field(default_factory=Rate)
     """Messages of one user."""
     address_rate: Rate = field(default_factory=Rate)

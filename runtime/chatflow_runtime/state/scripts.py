@@ -73,6 +73,7 @@ class Scripts:
     done: Script
     bury: Script
     meter: Script
+    backlog: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
@@ -106,6 +107,7 @@ def render(rules: Rules) -> Scripts:
         done=script("done", holds, removal),
         bury=script("bury", holds, removal),
         meter=script("meter", clock, gcra),
+        backlog=script("backlog", clock),
     )
 
 
@@ -137,6 +139,7 @@ def _constants(rules: Rules) -> dict[str, str]:
         "GRAIN_MS": GRAIN_MS,
         "USER_INTERVAL_MS": rules.user_rate.interval_ms,
         "USER_BURST": rules.user_rate.burst,
+        "BACKLOG_MS": rules.backlog_ms,
         "SWEEP_LEASE_MS": rules.sweep_lease_ms,
         "SWEEP_USERS": rules.sweep_users,
         **{status.name: status.value for status in Status},

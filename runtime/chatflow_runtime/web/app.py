@@ -8,6 +8,7 @@ from chatflow_api.runtime_config import RuntimeConfig
 from starlette.types import ASGIApp
 
 from chatflow_runtime.answering import Answering, Counted
+from chatflow_runtime.domain.admission import Admission
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import Clock, ConversationStore, Inbox
@@ -33,6 +34,7 @@ class Entry:
 
     gate: Gate
     giver: SessionGiver
+    admission: Admission
 
 
 def create_app(
@@ -55,7 +57,18 @@ def create_app(
     departures = Departures(timing.patience_s)
     counted = Counted(runner, metrics, clock)
     services = Services(
-        config, counted, inbox, store, metrics, problems, clock, streams, departures, timing, entry.gate
+        config,
+        counted,
+        inbox,
+        store,
+        metrics,
+        problems,
+        clock,
+        streams,
+        departures,
+        timing,
+        entry.gate,
+        entry.admission,
     )
     origins = Origins(config.gateway.allowed_origins)
     chat = Chat(services)

@@ -105,6 +105,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.ModelUnavailable: Entry(502, "Language model is unavailable", _MODEL, retry_after_s=2),
     errors.ModelAbsent: Entry(503, "Language model is not running", _MODEL, retry_after_s=30),
     errors.PromptRefused: Entry(502, "Language model refused the prompt", _MODEL, retry_after_s=2),
+    errors.ModelOverloaded: Entry(503, "Language model has too much to do", _MODEL, retry_after_s=5),
     errors.FirstTokenLate: Entry(504, "Language model was too late", _MODEL, retry_after_s=2),
     errors.TokenGapTooLong: Entry(504, "Language model fell silent", _MODEL, retry_after_s=2),
     errors.AnswerTooLong: Entry(504, "Language model did not come to an end", _MODEL, retry_after_s=2),

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from chatflow_runtime.answering import Counted
 from chatflow_runtime.domain.access import client_address
+from chatflow_runtime.domain.admission import Admission
 from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.reply import OutboxItem
@@ -67,6 +68,7 @@ class Services:
     departures: Departures
     timing: Timing
     gate: Gate
+    admission: Admission
 
     @property
     def max_body_bytes(self) -> int:

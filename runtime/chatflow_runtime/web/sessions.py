@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from chatflow_runtime.domain.access import ANONYMOUS
-from chatflow_runtime.errors import SessionsRefused
+from chatflow_runtime.errors import SessionsRefused, Shed
 from chatflow_runtime.web import wire
 from chatflow_runtime.web.exchange import Exchange
 from chatflow_runtime.web.services import Services
@@ -46,6 +46,8 @@ class Sessions:
             raise SessionsRefused("this flow gives no anonymous sessions; use the token of its identity provider")
         if (address := self._services.address_of(exchange.scope)) is not None:
             await self._services.store.meter_address(address)
+        if b"authorization" not in exchange.headers and self._services.admission.turns_away(wire.new_id("visitor")):
+            raise Shed("this gateway has more to do than it can; new visitors wait, try again in a few seconds")
         uid = None
         if b"authorization" in exchange.headers:
             uid = self._services.gate.admit(exchange.scope).uid

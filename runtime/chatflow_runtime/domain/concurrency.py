@@ -1,0 +1,127 @@
+"""How many answers of a backend may be under way at once, by how long first tokens take. Pure; `answerers.lane` keeps
+one limit for each language model.
+
+The limit follows the gradient of the latency, as in Netflix's concurrency-limits (Gradient2): while first tokens come
+about as fast as they do without a queue, it grows; once they take longer by more than a factor, answers are waiting for
+each other, and it shrinks by that factor. Waiting for a place is kept short by controlled delay, as described in
+"Fail at Scale" (Maurer, ACM Queue 13/8, 2015): a queue that has not been empty for a while is a standing one, in which
+nobody gains by waiting long.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Priority(IntEnum):
+    """Who goes first when not all can."""
+
+    NEW = 0
+    """A conversation that has not begun."""
+    UNDER_WAY = 1
+    HELD = 2
+    """One in a form, or handed over to a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRules:
+    """Bounds of a limit, and how it moves."""
+
+    least: int = 2
+    most: int = 1024
+    first: int = 64
+    """Before anything is known."""
+    tolerance: float = 1.5
+    """First tokens that take this much longer than without a queue are in order."""
+    window_s: float = 0.25
+    samples: int = 5
+    """A window lasts at least so long, and has at least so many first tokens."""
+    smoothing: float = 0.5
+    """Share of the way to its target that the limit goes with each window."""
+    drift: float = 0.01
+    """Share by which the latency without a queue follows a longer one with each window in which there was room: the
+    questions may have become longer."""
+    busy_drift: float = 0.002
+    """The same of a window without room: a model that has become slower is not held down for ever."""
+    backoff: float = 0.8
+    """What is left of the limit after a first token that did not come, or a refusal; at most once a window."""
+
+
+class Limit:
+    """The limit for one backend. Times in seconds on one monotonic clock."""
+
+    def __init__(self, rules: LimitRules) -> None:
+        self._rules = rules
+        self._limit = float(min(max(rules.first, rules.least), rules.most))
+        self._calm_s: float | None = None
+        """How long first tokens take without a queue."""
+        self._samples: list[float] = []
+        self._most_under_way = 0
+        self._opened_s: float | None = None
+        self._backed_off_s = -math.inf
+
+    @property
+    def value(self) -> int:
+        """How many answers may be under way."""
+        return int(self._limit)
+
+    def began(self, seconds: float, under_way: int, now_s: float) -> None:
+        """A first token came `seconds` after it was asked for, while so many answers were under way."""
+        if self._opened_s is None:
+            self._opened_s = now_s
+        self._samples.append(seconds)
+        self._most_under_way = max(self._most_under_way, under_way)
+        if now_s - self._opened_s >= self._rules.window_s and len(self._samples) >= self._rules.samples:
+            self._closed()
+
+    def refused(self, now_s: float) -> None:
+        """A first token did not come in time, or the backend said that it has too much to do."""
+        if now_s - self._backed_off_s >= self._rules.window_s:
+            self._backed_off_s = now_s
+            self._set(self._limit * self._rules.backoff)
+
+    def _closed(self) -> None:
+        rules, typical_s = self._rules, statistics.median(self._samples)
+        had_room = self._most_under_way < self._limit / 2
+        if self._calm_s is None or typical_s < self._calm_s:
+            self._calm_s = typical_s
+        gradient = min(1.0, max(LEAST_GRADIENT, rules.tolerance * self._calm_s / typical_s)) if typical_s > 0 else 1.0
+        if gradient < 1 or not had_room:
+            # What was under way caused the latency, however far away the limit was.
+            used = min(self._limit, self._most_under_way) if gradient < 1 else self._limit
+            target = used * gradient + math.sqrt(used)
+            self._set(self._limit + (target - self._limit) * rules.smoothing)
+        self._calm_s += (typical_s - self._calm_s) * (rules.drift if had_room else rules.busy_drift)
+        self._samples.clear()
+        self._most_under_way, self._opened_s = 0, None
+
+    def _set(self, limit: float) -> None:
+        self._limit = min(float(self._rules.most), max(float(self._rules.least), limit))
+
+
+LEAST_GRADIENT = 0.5
+MOST_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """How long a place may be waited for. All in seconds."""
+
+    patience_s: float = 0.2
+    short_patience_s: float = 0.02
+    """In a standing queue."""
+    standing_s: float = 0.1
+    """A queue that has not been empty for so long is a standing one."""
+
+    @classmethod
+    def within(cls, deadline_s: float) -> QueueRules:
+        """Rules that leave a first token most of its deadline; a long one makes nobody wait for long."""
+        patience_s = min(deadline_s / 4, MOST_PATIENCE_S)
+        return cls(patience_s, patience_s / 10, patience_s / 2)
+
+    def patience(self, age_s: float) -> float:
+        """How long someone waits in a queue that has not been empty for so long."""
+        return self.short_patience_s if age_s > self.standing_s else self.patience_s
