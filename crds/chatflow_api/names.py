@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 
 PARTITIONS = 256
 """Number of state partitions; part of the stored schema, so it never changes."""
@@ -61,6 +62,12 @@ def records_key(flow: str, number: int) -> str:
 def session_key_key(flow: str) -> str:
     """The random key that signs a flow's session tokens, where no Secret gives one (string)."""
     return f"session-key:{{{flow}}}"
+
+
+def answer_key(flow: str, revision: str, text: str) -> str:
+    """A knowledge answer that gateways share, by the versions that made it and a digest of the question (msgpack)."""
+    digest = hashlib.blake2b(f"{revision}\0{text}".encode(), digest_size=16).hexdigest()
+    return f"answer:{flow}:{digest}"
 
 
 def backlog_key(flow: str) -> str:

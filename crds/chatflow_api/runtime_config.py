@@ -138,6 +138,7 @@ class KnowledgeConfig(Config):
     min_score: float
     cache_entries: int
     cache_ttl_s: float
+    cache_is_shared: bool
 
 
 class IntentServerConfig(Config):
@@ -260,6 +261,7 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             min_score=spec.knowledge.min_score,
             cache_entries=spec.knowledge.cache.entries,
             cache_ttl_s=api.duration_s(spec.knowledge.cache.ttl),
+            cache_is_shared=spec.knowledge.cache.shared and spec.knowledge.cache.entries > 0,
         ),
         intent=IntentConfig(
             encoder=spec.models.intent.encoder,

@@ -408,6 +408,8 @@ class AnswerCache(Spec):
 
     entries: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
     """How many answers each gateway keeps; 0 turns the cache off."""
+    shared: bool = True
+    """Whether gateways also share what they keep, in the state server: a new one answers common questions as fast."""
     ttl: Annotated[Duration, Within("1s", "24h")] = "300s"
     """How long an answer is kept."""
 

@@ -52,6 +52,7 @@ from chatflow_runtime.serving import background, opened, serving, stop_event, un
 from chatflow_runtime.settings import Settings
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.redis_answers import RedisAnswers
 from chatflow_runtime.state.redis_backlog import RedisBacklog
 from chatflow_runtime.state.redis_due import RedisDueStore
 from chatflow_runtime.state.redis_inbox import RedisInbox
@@ -305,7 +306,7 @@ async def _parts(
             _demands(config, metrics),
         ),
         actions=BusinessApi(config.dialogue, session, secrets),
-        cache=AnswerCache(config.knowledge.cache_entries, config.knowledge.cache_ttl_s, CLOCK.monotonic_s),
+        cache=_answer_cache(config, link),
         metrics=metrics,
         clock=CLOCK,
     )
@@ -333,6 +334,12 @@ def _lanes(config: RuntimeConfig, metrics: Metrics, patience_s: float | None) ->
 
 def _queue(deadline_s: float, patience_s: float | None) -> QueueRules:
     return QueueRules.within(deadline_s) if patience_s is None else QueueRules(patience_s, patience_s, math.inf)
+
+
+def _answer_cache(config: RuntimeConfig, link: Link) -> AnswerCache:
+    knowledge = config.knowledge
+    shared = RedisAnswers(link, config.flow.key, knowledge.cache_ttl_s) if knowledge.cache_is_shared else None
+    return AnswerCache(knowledge.cache_entries, knowledge.cache_ttl_s, CLOCK.monotonic_s, shared)
 
 
 def _demands(config: RuntimeConfig, metrics: Metrics) -> dict[Origin, Demand]:

@@ -48,6 +48,15 @@ class Connection(StrEnum):
     WEBSOCKET = "websocket"
 
 
+class CacheResult(StrEnum):
+    """Where an answer given before was found."""
+
+    HIT = "hit"
+    SHARED = "shared"
+    """In another gateway's answers."""
+    MISS = "miss"
+
+
 class Classified(StrEnum):
     """What came of a classification."""
 
@@ -341,9 +350,9 @@ class Metrics:
         """A call was not made."""
         self._breaker_refused.add(backend)
 
-    def cache_lookup(self, *, is_hit: bool) -> None:
+    def cache_lookup(self, result: CacheResult) -> None:
         """The answer cache was asked."""
-        self._cache.add("hit" if is_hit else "miss")
+        self._cache.add(result)
 
     def store_error(self, code: str) -> None:
         """The state server did not answer, or not as it should."""

@@ -33,7 +33,7 @@ from chatflow_runtime.errors import (
     Shed,
     StateError,
 )
-from chatflow_runtime.metrics import Classified, Metrics
+from chatflow_runtime.metrics import CacheResult, Classified, Metrics
 from chatflow_runtime.ports import (
     UNKNOWN,
     UNMETERED,
@@ -162,8 +162,11 @@ class TurnRunner:
         question = Question(turn.uid, turn.message_id, turn.text, revision, UNKNOWN, is_refused=is_refused)
         if is_refused:
             return question
-        cached = self.dispatcher.cache.get(revision, turn.text)
-        self.metrics.cache_lookup(is_hit=cached is not None)
+        cached, found_in = self.dispatcher.cache.get(revision, turn.text), CacheResult.HIT
+        if cached is None:
+            # It travels beside the load, and spares a classification and a search where another gateway has made them.
+            cached, found_in = await self.dispatcher.cache.find(revision, turn.text), CacheResult.SHARED
+        self.metrics.cache_lookup(CacheResult.MISS if cached is None else found_in)
         if cached is not None:
             return replace(question, cached=cached)
         found = await self._classify(turn.text)
