@@ -71,6 +71,8 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
         await _healed(parts)
         sent = {user.uid: user.sent for user in crowd}
         kept = await _kept(session, parts.urls[-1], sent)
+    deltas = sorted(took_s for user in crowd for took_s in user.first_delta_s)
+    figures = {"first_delta_p50_s": _share(deltas, 0.5), "first_delta_p99_s": _share(deltas, 0.99)}
     took = sorted(one.took_s for user in crowd for one in user.sent)
     heard_s = sorted([began_s, *(at for user in crowd for at in user.answered_at_s)])
     return Row(
@@ -82,7 +84,13 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
         statistics.median(took),
         took[int(0.99 * (len(took) - 1))],
         max(later - earlier for earlier, later in itertools.pairwise(heard_s)),
+        figures,
+        scenario.misses(figures),
     )
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    return ordered[int(share * (len(ordered) - 1))] if ordered else 0.0
 
 
 async def run_overload(seconds: float, seed: int) -> Row:

@@ -48,6 +48,8 @@ class User:
     sent: list[Sent] = field(default_factory=list)
     retries: int = 0
     answered_at_s: list[float] = field(default_factory=list)
+    first_delta_s: list[float] = field(default_factory=list)
+    """From the request to the first piece of a streamed answer, of whichever model."""
 
     @property
     def uid(self) -> str:
@@ -95,6 +97,7 @@ class User:
         self._heard(one, reply["text"])
 
     async def _streamed(self, one: Sent) -> None:
+        began_s, has_begun = time.monotonic(), False
         async with self._post("/v1/chat", one, "text/event-stream") as response:
             if response.status != 200:
                 raise Refused(await response.json())
@@ -102,6 +105,9 @@ class User:
                 async for event in stream:
                     if event.kind == "error":
                         raise Refused(event.data)
+                    if event.kind == "delta" and not has_begun:
+                        has_begun = True
+                        self.first_delta_s.append(time.monotonic() - began_s)
                     if event.kind == "reply":
                         self._heard(one, event.data["text"])
                         return

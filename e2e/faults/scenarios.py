@@ -4,8 +4,8 @@ long all is well between two of them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from tests_runtime.state_servers import Replicated, wait_until
 
@@ -14,6 +14,9 @@ from e2e.faults.plant import Member, Plant
 from e2e.faults.proxy import Network
 
 FAILOVER_S = 60.0
+FIRST_TOKEN_DEADLINE_S = 0.8
+OWN_S = 0.05
+"""How long a first piece takes with 16 users on two cores when all is well."""
 Fault = Callable[[Plant], Awaitable[None]]
 
 
@@ -25,6 +28,16 @@ class Scenario:
     about: str
     fault: Fault
     is_replicated: bool = False
+    bars: Mapping[str, float] = field(default_factory=dict)
+    """What figures may be at most, beside what they are when all is well."""
+
+    def misses(self, figures: Mapping[str, float]) -> list[str]:
+        """The bars that are not held, in words."""
+        return [
+            f"{name} is {figures[name]:.2f}, more than {most:.2f}"
+            for name, most in self.bars.items()
+            if figures[name] > most
+        ]
 
 
 async def nothing(_: Plant) -> None:
@@ -123,7 +136,12 @@ SCENARIOS = (
     Scenario("state-full", "the state server refuses writes: out of memory", state_full),
     Scenario("failover", "the primary of three state servers is killed", primary_killed, is_replicated=True),
     Scenario("partition", "a gateway and a worker cannot reach the state server", partitioned),
-    Scenario("llm-stalled", "the language model says nothing", model(Mode.STALLED, LARGE)),
+    Scenario(
+        "llm-stalled",
+        "the language model says nothing",
+        model(Mode.STALLED, LARGE),
+        bars={"first_delta_p99_s": FIRST_TOKEN_DEADLINE_S + OWN_S + 0.05},
+    ),
     Scenario("llm-dripping", "it says a third of its answer each second", model(Mode.DRIPPING, LARGE)),
     Scenario("llm-failing", "it answers 500", model(Mode.FAILING, LARGE)),
     Scenario("llm-garbage", "it sends what is no event", model(Mode.GARBAGE, LARGE)),
