@@ -96,12 +96,18 @@ def accepted_key(flow: str, number: int) -> str:
 
 
 def dead_key(flow: str, number: int) -> str:
-    """Messages of a partition that could not be answered, each with the reason (stream)."""
+    """Messages of a partition that could not be answered, and deliveries that no webhook took, each with the reason
+    (stream)."""
     return f"dead:{hash_tag(flow, number)}"
 
 
+def hooks_key(flow: str, number: int) -> str:
+    """What webhooks of a partition are still to be told (stream of msgpack)."""
+    return f"hook:{hash_tag(flow, number)}"
+
+
 def work_channel(flow: str, number: int) -> str:
-    """Channel on which a partition's worker is told of new messages in the inbox."""
+    """Channel on which a partition's worker is told of new messages in the inbox, or for webhooks."""
     return f"work:{hash_tag(flow, number)}"
 
 

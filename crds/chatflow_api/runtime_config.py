@@ -68,6 +68,14 @@ class RateLimitConfig(Config):
     trusted_proxies: int
 
 
+class WebhookConfig(Config):
+    """An address that is told. `secret` is a path below the Secrets folder."""
+
+    url: str
+    secret: str
+    timeout_s: float
+
+
 class GatewayConfig(Config):
     """The HTTP front."""
 
@@ -79,6 +87,8 @@ class GatewayConfig(Config):
     """How long a message waits for earlier ones of its conversation, at most."""
     drain_s: float
     """How long a gateway that leaves waits for its last answers."""
+    messages_webhook: WebhookConfig | None
+    """Is told of replies to messages that are answered later."""
 
 
 class StateConfig(Config):
@@ -249,6 +259,7 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             max_text_length=spec.gateway.max_text_length,
             queue_wait_s=QUEUE_WAIT_S,
             drain_s=QUEUE_WAIT_S + longest_answer_s(spec) + DRAIN_MARGIN_S,
+            messages_webhook=_webhook(spec.gateway.messages.webhook),
         ),
         state=StateConfig(
             ttl_s=api.duration_s(spec.state.ttl),
@@ -332,6 +343,13 @@ def _identity(metadata: api.Metadata) -> FlowConfig:
 
 def _secret(ref: api.SecretKeyRef | None) -> str | None:
     return None if ref is None else f"{ref.name}/{ref.key}"
+
+
+def _webhook(webhook: api.Webhook | None) -> WebhookConfig | None:
+    if webhook is None:
+        return None
+    ref = webhook.secret_ref
+    return WebhookConfig(url=webhook.url, secret=f"{ref.name}/{ref.key}", timeout_s=api.duration_s(webhook.timeout))
 
 
 def _dialogue(dialogue: api.Dialogue, title: str) -> DialogueConfig:

@@ -124,6 +124,28 @@ class Source(Spec):
 Origin = Annotated[str, StringConstraints(pattern=r"^(\*|https?://[A-Za-z0-9.*-]+(:[0-9]{1,5})?)$", max_length=300)]
 
 
+class Webhook(Spec):
+    """An address of yours that is told by POST, signed as Standard Webhooks have it, until it takes what it is told."""
+
+    url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[^\x00-\x20/?#@]+([/?][^\x00-\x20#]*)?$", max_length=1000)
+    ]
+    """Where to; redirects are not followed."""
+    secret_ref: SecretKeyRef
+    """What deliveries are signed with: whsec_ and base64, or plain text. Several, one a line, sign each delivery
+    side by side, so that a new one can be brought in before the old one goes."""
+    timeout: Annotated[Duration, Within("100ms", "30s")] = "10s"
+    """Longest wait for the answer to one delivery. One that is late, or not answered with 2xx, is sent again after
+    growing pauses, for a day."""
+
+
+class Messages(Spec):
+    """Messages that are answered later, by `POST /v1/messages`."""
+
+    webhook: Webhook | None = None
+    """Is told of their replies, and of those that get none. The replies stand in the outbox as well."""
+
+
 class Gateway(Spec):
     """The HTTP and WebSocket front of the flow."""
 
@@ -144,6 +166,8 @@ class Gateway(Spec):
     origin is always allowed; `*` allows every page."""
     max_text_length: Annotated[int, Field(ge=1, le=20000)] = 2000
     """Longest message a user may send, in characters; a longer one is refused with 413."""
+    messages: Messages = Messages()
+    """Messages that are answered later."""
 
 
 class ExternalRedis(Spec):

@@ -29,6 +29,9 @@ FULL: Manifest = {
         "replicas": {"min": 3, "max": 9},
         "autoscaling": {"by": "keda", "cpuPercent": 60},
         "route": {"parentRefs": [{"name": "public", "namespace": "edge"}], "hostnames": ["chat.example.com"]},
+        "messages": {
+            "webhook": {"url": "http://inbox.crm.svc:8000/bot?v=1", "secretRef": {"name": "hooks", "key": "messages"}}
+        },
     },
     "state": {"redis": {"managed": {"replicas": 3, "storage": {"size": "2Gi", "storageClassName": "fast"}}}},
     "dialogue": {
@@ -92,6 +95,7 @@ REFERENCES = {
     Name("ConfigMap", "templates"): {"chat.jinja": "ffff"},
     Name("Secret", "orders"): {"token": "cccc"},
     Name("Secret", "backup"): {"key": "dddd"},
+    Name("Secret", "hooks"): {"messages": "gggg"},
     Name("Secret", "state"): {"url": "eeee"},
 }
 

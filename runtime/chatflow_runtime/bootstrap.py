@@ -55,6 +55,7 @@ from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_answers import RedisAnswers
 from chatflow_runtime.state.redis_backlog import RedisBacklog
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_hooks import RedisHooks
 from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import RedisStore
@@ -64,6 +65,7 @@ from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health, create_admin_app
 from chatflow_runtime.web.app import Entry, create_app
+from chatflow_runtime.webhook_parts import opened_hook_worker
 from chatflow_runtime.worker import Worker
 
 log = structlog.get_logger()
@@ -216,9 +218,18 @@ async def run_worker(settings: Settings) -> None:
         await stack.enter_async_context(background(worker.run(), stop))
         counted = Counted(parts.runner, metrics, CLOCK)
         waiting = _FirstUse(parts.follower, settings, stack, stop)
-        answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready)
-        await stack.enter_async_context(background(answers.run(), stop))
-        await stack.enter_async_context(opened(WorkBell(settings.redis_url, config.flow.key, answers.wake)))
+        is_told = config.gateway.messages_webhook is not None
+        answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready, is_told=is_told)
+        reader = RedisHooks(parts.link, config.flow.key, rules)
+        hooks = await stack.enter_async_context(opened_hook_worker(settings, reader, ownership, metrics, CLOCK))
+        for work in (answers.run(), hooks.run()):
+            await stack.enter_async_context(background(work, stop))
+
+        def ring(partition: int | None) -> None:
+            answers.wake(partition)
+            hooks.wake(partition)
+
+        await stack.enter_async_context(opened(WorkBell(settings.redis_url, config.flow.key, ring)))
         health.warmed()
         log.info("worker_ready", flow=config.flow.name)
         await stop.wait()

@@ -28,6 +28,8 @@ ChatFlowError
 │   └── AnswerTooLong         the whole answer took too long
 ├── ClassifierUnavailable     the intent server does not answer
 ├── ActionFailed              a business API failed or was late
+├── DeliveryFailed            a webhook did not take what it was told
+│   └── WebhookGone           it never will
 ├── WordListInvalid           a moderation word list cannot be used
 ├── SourcesInvalid            files of the knowledge base cannot be read
 └── ArtefactInvalid           a model or an index on disk cannot be used
@@ -222,6 +224,20 @@ class ActionFailed(ChatFlowError):
 
     code = "action_failed"
     is_retryable = True
+
+
+class DeliveryFailed(ChatFlowError):
+    """A webhook did not take what it was told: not reached, late, or not answered with 2xx."""
+
+    code = "delivery_failed"
+    is_retryable = True
+
+
+class WebhookGone(DeliveryFailed):
+    """A webhook says that it never takes this (410)."""
+
+    code = "webhook_gone"
+    is_retryable = False
 
 
 class WordListInvalid(ChatFlowError):

@@ -12,11 +12,13 @@ import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from chatflow_runtime.answering import Counted
-from chatflow_runtime.domain.reply import Notice
+from chatflow_runtime.domain.deliveries import Delivery, Hook, MessageAnswered, MessageFailed, Told
+from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
 from chatflow_runtime.domain.texts import Texts
 from chatflow_runtime.errors import (
     ChatFlowError,
@@ -74,7 +76,8 @@ class _Desk:
 
 class InboxWorker:
     """`ready` is awaited before the first answer, and again before each: it returns once answers have what they need.
-    `wait` is asyncio.sleep, unless a test hands in its own."""
+    `wait` is asyncio.sleep, unless a test hands in its own. `is_told`: whether a webhook hears of replies and
+    failures."""
 
     def __init__(
         self,
@@ -84,6 +87,8 @@ class InboxWorker:
         texts: Texts,
         ready: Callable[[], Awaitable[None]],
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        is_told: bool = False,
     ) -> None:
         self._reader = reader
         self._ownership = ownership
@@ -91,6 +96,7 @@ class InboxWorker:
         self._texts = texts
         self._ready = ready
         self._wait = wait
+        self._is_told = is_told
         self._desks: dict[int, _Desk] = {}
         self._news: set[int] = set()
         self._bell = asyncio.Event()
@@ -210,7 +216,7 @@ class InboxWorker:
         failures = 0 if taken.times <= HANDED_OUT else ATTEMPTS
         while failures < ATTEMPTS:
             try:
-                await self._answer(desk, letter)
+                item = await self._answer(desk, letter)
             except LeaseLost:
                 raise
             except Exception as error:  # noqa: BLE001  The edge: whatever it is, it must not hold up the others.
@@ -218,22 +224,31 @@ class InboxWorker:
                 failures += _weight(error)
                 _log.warning("inbox.attempt_failed", message_id=letter.message_id, reason=_told(error))
             else:
-                await self._lasting(lambda: self._reader.done(lease, taken))
+                await self._lasting(partial(self._reader.done, lease, taken, self._answered(letter, item)))
                 return
             if failures < ATTEMPTS:
                 await self._wait(next(pauses))
         text = self._texts.interrupted if isinstance(failure, Interrupted) else self._texts.failed
         notice = Notice("failed", text, self._counted.clock.now_ms(), letter.message_id)
-        await self._lasting(lambda: self._reader.bury(lease, taken, _told(failure), notice))
+        failed = self._delivery(MessageFailed(letter.uid, letter.message_id, notice))
+        await self._lasting(lambda: self._reader.bury(lease, taken, _told(failure), notice, failed))
         self._counted.metrics.dead_letter(_code(failure))
         _log.error("inbox.given_up", message_id=letter.message_id, partition=lease.partition, reason=_told(failure))
 
-    async def _answer(self, desk: _Desk, letter: Letter) -> None:
+    def _answered(self, letter: Letter, item: OutboxItem) -> Delivery | None:
+        if not isinstance(item.item, Reply):
+            return None
+        return self._delivery(MessageAnswered(letter.uid, letter.message_id, item.id, item.item))
+
+    def _delivery(self, told: Told) -> Delivery | None:
+        return Delivery(Hook.MESSAGES, told, self._counted.clock.now_ms()) if self._is_told else None
+
+    async def _answer(self, desk: _Desk, letter: Letter) -> OutboxItem:
         async with self._slots:
             if desk.is_lost:
                 raise LeaseLost(f"partition {desk.lease.partition} is handed on")
             await self._ready()
-            await self._counted.answer(Channel.MESSAGES, letter.uid, letter.message_id, letter.text)
+            return await self._counted.answer(Channel.MESSAGES, letter.uid, letter.message_id, letter.text)
 
     async def _lasting(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do something however long the state server is away."""

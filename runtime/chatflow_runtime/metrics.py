@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from chatflow_runtime.domain.breaker import Snapshot, State
+from chatflow_runtime.domain.deliveries import Hook
 from chatflow_runtime.domain.ladder import RUNG_OF
 from chatflow_runtime.domain.reply import Origin, Reply, Usage
 
@@ -65,6 +66,18 @@ class Classified(StrEnum):
     UNSURE = "unsure"
     MISSED = "missed"
     """None came: the intent server was late or failed."""
+
+
+class Delivered(StrEnum):
+    """What came of an attempt to tell a webhook something."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    """It is told again later."""
+    DEAD = "dead"
+    """Given up: too old, or refused for good."""
+    DROPPED = "dropped"
+    """Gone before it could be told: too many waited."""
 
 
 class Fault(StrEnum):
@@ -178,6 +191,15 @@ class Metrics:
             "Share of new conversations that this process turns away because it cannot keep up.",
             registry=registry,
         )
+        self._deliveries = Tally(
+            registry,
+            "chatflow_webhook_deliveries",
+            "Attempts to tell webhooks, by what came of them.",
+            ("hook", "outcome"),
+        )
+        self._hooks_waiting = Gauge(
+            "chatflow_webhook_waiting", "Deliveries that wait or are tried again.", ("hook",), registry=registry
+        )
         self._shed = Tally(registry, "chatflow_shed", "New conversations turned away under load.")
         self._claims_lost = Tally(
             registry, "chatflow_claims_lost", "Turns decided again because another owner had taken over."
@@ -260,6 +282,14 @@ class Metrics:
     def dead_letter(self, code: str) -> None:
         """One of them was given up."""
         self._dead_letters.add(code)
+
+    def delivery(self, hook: Hook, outcome: Delivered) -> None:
+        """A webhook was told, or not."""
+        self._deliveries.add(hook, outcome)
+
+    def watch_hook(self, hook: Hook, waiting: Callable[[], float]) -> None:
+        """Read from now on how much a webhook is still to be told."""
+        self._hooks_waiting.labels(hook.value).set_function(waiting)
 
     def turn_began(self) -> None:
         """A message came in on any channel."""

@@ -14,6 +14,7 @@ from chatflow_api.runtime_config import ActionConfig
 from numpy.typing import NDArray
 
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
+from chatflow_runtime.domain.deliveries import Delivery, Hook
 from chatflow_runtime.domain.prompt import ChatMessage
 from chatflow_runtime.domain.reply import Citation, Notice, OutboxItem, Reply, Usage
 
@@ -317,11 +318,43 @@ class InboxReader(Protocol):
     async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
         """New messages, oldest first."""
 
-    async def done(self, lease: Lease, taken: Taken) -> None:
-        """A message is answered."""
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
+        """A message is answered, and a webhook to be told of it, once."""
 
-    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
-        """A message cannot be answered: keep it with the reason, and tell the user."""
+    async def bury(
+        self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None
+    ) -> None:
+        """A message cannot be answered: keep it with the reason, tell the user, and a webhook."""
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Something that waits until a webhook has been told."""
+
+    entry: str
+    """A stream id, so it says since when."""
+    hook: Hook
+    uid: str
+
+
+class HookReader(Protocol):
+    """What webhooks of a partition are to be told, for the worker that has the partition under a token. Raises
+    StateError; LeaseLost when another one has it by now."""
+
+    async def waiting(self, lease: Lease, after: str | None, limit: int) -> Sequence[Pending]:
+        """What waits, oldest first; from an entry on."""
+
+    async def read(self, lease: Lease, pending: Pending) -> Delivery | None:
+        """One of them; None when it has given way to newer ones."""
+
+    async def sent(self, lease: Lease, pending: Pending, why: str | None = None) -> None:
+        """One has been told; or is given up, and kept with the reason why."""
+
+
+class Webhook(Protocol):
+    """Whoever is told."""
+
+    async def post(self, delivery_id: str, delivery: Delivery) -> None:
+        """Tell it. DeliveryFailed when that is to be tried again, WebhookGone when it is not."""
 
 
 class Lease(msgspec.Struct, frozen=True):

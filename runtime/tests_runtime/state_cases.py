@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
+from chatflow_api import names
 from chatflow_runtime.domain.conversation import Event, Memory, Scene
 from chatflow_runtime.domain.reply import Origin, Reply, Rung
 from chatflow_runtime.ownership import Ownership
@@ -17,6 +18,7 @@ from chatflow_runtime.ports import (
     Committed,
     ConversationStore,
     DueStore,
+    HookReader,
     Lease,
     LeaseStore,
     Outcome,
@@ -26,10 +28,12 @@ from chatflow_runtime.ports import (
 )
 from chatflow_runtime.state.connection import Patience
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.memory_hooks import MemoryHooks
 from chatflow_runtime.state.memory_inbox import MemoryInbox
 from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_hooks import RedisHooks
 from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import open_redis_store
@@ -77,6 +81,9 @@ class Case:
     due: DueStore
     leases: LeaseStore
     inbox: RedisInbox | MemoryInbox
+    hooks: HookReader
+    dead: Callable[[int], Awaitable[list[str]]]
+    """Why the dead letters of a partition are dead."""
     time: ManualClock
     attempts: count[int] = field(default_factory=lambda: count(1))
 
@@ -136,7 +143,13 @@ async def memory_case(rules: Rules = RULES) -> AsyncIterator[Case]:
     time = ManualClock()
     store = MemoryStore(rules, time.clock, notice_text)
     leases = MemoryLeases(rules, time.clock)
-    yield Case(store, store, leases, MemoryInbox(rules, store, leases), time)
+    inbox = MemoryInbox(rules, store, leases)
+
+    async def dead(partition: int) -> list[str]:
+        letters = [why for _, why in inbox.dead(partition)]
+        return letters + [why for _, why in store.hooks.of(partition).dead]
+
+    yield Case(store, store, leases, inbox, MemoryHooks(store.hooks, leases), dead, time)
 
 
 @asynccontextmanager
@@ -162,4 +175,10 @@ async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -
             RedisDueStore(link, flow, rules, notice_text, time.clock),
             RedisLeases(link, flow, rules, time.clock),
         )
-        yield Case(store, due, leases, RedisInbox(link, flow, rules, time.clock), time)
+
+        async def dead(partition: int) -> list[str]:
+            rows = await link.call("XRANGE", names.dead_key(flow, partition), "-", "+")
+            return [dict(zip(fields[::2], fields[1::2], strict=True))[b"why"].decode() for _, fields in rows]
+
+        inbox, hooks = RedisInbox(link, flow, rules, time.clock), RedisHooks(link, flow, rules)
+        yield Case(store, due, leases, inbox, hooks, dead, time)

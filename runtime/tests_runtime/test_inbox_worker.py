@@ -11,6 +11,7 @@ import pytest
 from chatflow_api.names import partition
 from chatflow_runtime.answering import Counted
 from chatflow_runtime.domain.conversation import Message
+from chatflow_runtime.domain.deliveries import Delivery, Hook, MessageAnswered, MessageFailed
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
 from chatflow_runtime.domain.texts import Texts
 from chatflow_runtime.errors import (
@@ -110,18 +111,20 @@ class Lossy:
             await self._lost("take")
         return found
 
-    async def done(self, lease: Lease, taken: Taken) -> None:
-        await self.case.inbox.done(lease, taken)
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
+        await self.case.inbox.done(lease, taken, delivery)
         await self._lost("done")
 
-    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
-        await self.case.inbox.bury(lease, taken, reason, notice)
+    async def bury(
+        self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None
+    ) -> None:
+        await self.case.inbox.bury(lease, taken, reason, notice, delivery)
         await self._lost("bury")
 
 
 @asynccontextmanager
 async def office(
-    case: Case, name: str = "worker", bot: Bot | None = None, reader: InboxReader | None = None
+    case: Case, name: str = "worker", bot: Bot | None = None, reader: InboxReader | None = None, is_told: bool = False
 ) -> AsyncIterator[Office]:
     bot, pauses_s = bot or Bot(case), list[float]()
 
@@ -135,7 +138,7 @@ async def office(
     ownership = case.ownership(name)
     await ownership.refresh()
     counted = Counted(bot, Metrics(CollectorRegistry()), case.time.clock)
-    worker = InboxWorker(reader or case.inbox, ownership, counted, TEXTS, ready, wait)
+    worker = InboxWorker(reader or case.inbox, ownership, counted, TEXTS, ready, wait, is_told=is_told)
     task = asyncio.create_task(worker.run())
     try:
         yield Office(worker, ownership, bot, pauses_s, task)
@@ -231,6 +234,37 @@ async def test_a_message_that_fails_again_and_again_is_given_up_and_the_next_one
         told = (await case.store.outbox("u", "0"))[0].item
         assert isinstance(told, Notice)
         assert told.text == text
+
+
+async def test_the_webhook_hears_of_each_reply_and_each_failure_once_also_when_the_server_s_answers_are_lost(
+    open_case: Open,
+) -> None:
+    async with open_case(RULES) as case:
+        for name in ("m1", "m2", "m3"):
+            await case.inbox.accept(letter("u", name))
+        bot = Bot(case, {"m2": [InvalidMessage("no")] * ATTEMPTS})
+        async with office(case, bot=bot, reader=Lossy(case, {"done", "bury"}), is_told=True) as at:
+            await answered(case, "u", ["m1", "failed m2", "m3"])
+            lease = Lease(partition("u"), "worker", at.ownership.tokens[partition("u")])
+            await eventually_told(case, lease, 3)
+        outbox = await case.store.outbox("u", "0")
+        read = [await case.hooks.read(lease, one) for one in await case.hooks.waiting(lease, None, 10)]
+        now_ms = case.time.at_ms
+        expected = [
+            Delivery(Hook.MESSAGES, MessageAnswered("u", item.message_id, entry.id, item), now_ms)
+            if isinstance(item, Reply)
+            else Delivery(Hook.MESSAGES, MessageFailed("u", "m2", item), now_ms, entry.id)
+            for entry, item in ((entry, entry.item) for entry in outbox)
+        ]
+        assert read == expected
+
+
+async def eventually_told(case: Case, lease: Lease, count: int) -> None:
+    async with asyncio.timeout(UNTIL_S):
+        while True:
+            if len(await case.hooks.waiting(lease, None, 10)) == count:
+                return
+            await asyncio.sleep(0)
 
 
 async def test_answers_of_the_server_that_are_lost_cost_no_message(open_case: Open) -> None:

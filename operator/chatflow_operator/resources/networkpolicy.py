@@ -87,7 +87,7 @@ def _to_state(frame: Frame) -> list[Manifest]:
 
 
 def _to_named(frame: Frame) -> list[Manifest]:
-    """Models and business APIs, each once."""
+    """Models, business APIs and webhooks, each once."""
     rules: list[Manifest] = []
     for url in sorted(set(_urls(frame))):
         for rule in _to_url(url, frame.flow.metadata.namespace):
@@ -106,6 +106,8 @@ def _urls(frame: Frame) -> Iterator[str]:
         yield frame.config.intent.server.base_url
     for action in frame.spec.dialogue.actions:
         yield action.http.url
+    if (webhook := frame.spec.gateway.messages.webhook) is not None:
+        yield webhook.url
 
 
 def _to_url(url: str, namespace: str) -> Iterator[Manifest]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from chatflow_runtime.domain.conversation import SCHEMA, Memory, Message
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.reply import Notice, Reply
 from chatflow_runtime.errors import StateError, StateSchemaTooNew
 from chatflow_runtime.ports import Letter, Record
@@ -97,3 +98,4 @@ REPLIES = Codec(Reply)
 NOTICES = Codec(Notice)
 RECORDS = Codec(Record)
 LETTERS = Codec(Letter)
+DELIVERIES = Codec(Delivery)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chatflow_api import names
+from msgspec.structs import replace
 
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost, RateLimited
 from chatflow_runtime.ports import Accepted, Lease, Letter, Taken
@@ -70,17 +72,26 @@ class MemoryInbox:
         new = [entry for entry, one in self._held(lease).waiting.items() if not one.times]
         return self._handed_out(lease, new[:limit])
 
-    async def done(self, lease: Lease, taken: Taken) -> None:
-        """A message is answered."""
-        self._held(lease).waiting.pop(taken.entry, None)
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
+        """A message is answered, and a webhook to be told of it, once."""
+        if self._held(lease).waiting.pop(taken.entry, None) is not None:
+            self._store.tell(taken.letter.uid, delivery)
 
-    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
-        """A message cannot be answered: keep it with the reason, and tell the user."""
+    async def bury(
+        self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None
+    ) -> None:
+        """A message cannot be answered: keep it with the reason, tell the user, and a webhook."""
         partition = self._held(lease)
         if partition.waiting.pop(taken.entry, None) is None:
             return
         partition.dead.append((taken.letter, reason))
-        self._store.notify(taken.letter.uid, notice)
+        outbox_id = self._store.notify(taken.letter.uid, notice)
+        if delivery is not None:
+            self._store.tell(taken.letter.uid, replace(delivery, outbox_id=outbox_id))
+
+    def dead(self, number: int) -> Sequence[tuple[Letter, str]]:
+        """The messages of a partition that were given up, each with the reason."""
+        return self._of(number).dead
 
     def _handed_out(self, lease: Lease, entries: Sequence[str]) -> list[Taken]:
         waiting = self._held(lease).waiting

@@ -15,6 +15,7 @@ from chatflow_api import names
 from chatflow_api.v1alpha1 import WhileBusy
 
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene, next_scene
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.rate import Rate, charge
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
 from chatflow_runtime.errors import ClaimLost, RateLimited
@@ -33,6 +34,7 @@ from chatflow_runtime.ports import (
     Waiting,
     Watch,
 )
+from chatflow_runtime.state.memory_hooks import HookStreams
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.stream_id import StreamId
 from chatflow_runtime.state.wakeups import Watches
@@ -82,6 +84,8 @@ class MemoryStore:
         self._due: dict[int, dict[str, int]] = {}
         self._records: dict[int, list[Record]] = {}
         self._watches = Watches()
+        self.hooks = HookStreams(rules)
+        """What webhooks are to be told."""
         self._last_id = StreamId(0, 0)
         self._rates: dict[str, float] = {}
 
@@ -277,10 +281,16 @@ class MemoryStore:
         is_near = abs(left_ms - planned_s * 1000) <= self._rules.notice_slack_ms
         return planned_s if is_near else math.ceil(left_ms / 1000)
 
-    def notify(self, uid: str, notice: Notice) -> None:
-        """Put a notice into a user's outbox, for the twin of the inbox."""
-        self._send(self._users.setdefault(uid, _User()), notice)
+    def notify(self, uid: str, notice: Notice) -> str:
+        """Put a notice into a user's outbox, for the twin of the inbox; its id there."""
+        item = self._send(self._users.setdefault(uid, _User()), notice)
         self._watches.wake(uid)
+        return item.id
+
+    def tell(self, uid: str, delivery: Delivery | None) -> None:
+        """Leave word for a webhook where there is any, for the twin of the inbox."""
+        if delivery is not None:
+            self.hooks.tell(uid, delivery, str(self._next_id()))
 
     def answered_at(self, uid: str, message_id: str) -> str | None:
         """The outbox id of the reply to a message, for the twin of the inbox."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from chatflow_api import names
 
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.errors import ConversationBusy, InboxFull, LeaseLost, RateLimited
 from chatflow_runtime.ports import Accepted, Clock, Lease, Letter, Taken
-from chatflow_runtime.state.codec import LETTERS, NOTICES
+from chatflow_runtime.state.codec import DELIVERIES, LETTERS, NOTICES
 from chatflow_runtime.state.keys import keys_of
 from chatflow_runtime.state.link import Link
 from chatflow_runtime.state.rules import Rules
@@ -72,31 +73,37 @@ class RedisInbox:
         """New messages, oldest first."""
         return await self._taken(lease, limit)
 
-    async def done(self, lease: Lease, taken: Taken) -> None:
-        """A message is answered."""
-        accepted = names.accepted_key(self._flow, lease.partition)
-        letter = taken.letter
-        await self._run(self._scripts.done, lease, [accepted], taken.entry, letter.uid, letter.message_id)
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
+        """A message is answered, and a webhook to be told of it, once."""
+        keys = self._leaving(lease)
+        await self._run(self._scripts.done, lease, keys, *self._left_behind(lease, taken, delivery))
 
-    async def bury(self, lease: Lease, taken: Taken, reason: str, notice: Notice) -> None:
-        """A message cannot be answered: keep it with the reason, and tell the user."""
+    async def bury(
+        self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None
+    ) -> None:
+        """A message cannot be answered: keep it with the reason, tell the user, and a webhook."""
         letter, keys = taken.letter, keys_of(self._flow, taken.letter.uid)
         await self._run(
             self._scripts.bury,
             lease,
-            [
-                names.accepted_key(self._flow, lease.partition),
-                names.dead_key(self._flow, lease.partition),
-                keys.outbox,
-            ],
-            taken.entry,
-            letter.uid,
-            letter.message_id,
+            [*self._leaving(lease), keys.outbox],
+            *self._left_behind(lease, taken, delivery),
             LETTERS.encode(letter),
             reason,
             NOTICES.encode(notice),
             keys.channel,
         )
+
+    def _leaving(self, lease: Lease) -> list[str]:
+        """The keys of a message that leaves the inbox, beside the inbox itself."""
+        return [of(self._flow, lease.partition) for of in (names.accepted_key, names.hooks_key, names.dead_key)]
+
+    def _left_behind(self, lease: Lease, taken: Taken, delivery: Delivery | None) -> list[Argument]:
+        """Which message leaves, and what is said of it to whom."""
+        letter = taken.letter
+        told = ("", "") if delivery is None else (delivery.hook, DELIVERIES.encode(delivery))
+        channel = names.work_channel(self._flow, lease.partition)
+        return [taken.entry, letter.uid, letter.message_id, *told, channel, lease.partition]
 
     async def _taken(self, lease: Lease, limit: int) -> Sequence[Taken]:
         rows = await self._run(self._scripts.take, lease, [], limit)

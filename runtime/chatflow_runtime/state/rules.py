@@ -48,7 +48,10 @@ class Rules:
     inbox_letters: int = 1_000
     """Messages that wait in one partition; more are refused."""
     dead_letters: int = 1_000
-    """Messages of one partition that could not be answered and are kept; the oldest go first."""
+    """Messages of one partition that could not be answered, and deliveries that no webhook took, that are kept; the
+    oldest go first."""
+    hook_deliveries: int = 1_000
+    """Deliveries to webhooks that wait in one partition; with more the oldest go to the dead letters."""
     backlog_ms: int = 5_000
     """A process that has not told of its turns for this long is gone."""
     user_rate: Rate = field(default_factory=Rate)

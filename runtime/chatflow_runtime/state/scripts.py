@@ -74,6 +74,8 @@ class Scripts:
     bury: Script
     meter: Script
     backlog: Script
+    hooks: Script
+    sent: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
@@ -84,7 +86,7 @@ def render(rules: Rules) -> Scripts:
     """The scripts for a flow's rules."""
     constants = _constants(rules)
     clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
-    holds, removal, gcra = map(_file, ("holds", "removal", "gcra"))
+    holds, removal, gcra, tell = map(_file, ("holds", "removal", "gcra", "tell"))
     lookups = _next_scene()
 
     def script(name: str, *parts: str) -> Script:
@@ -104,8 +106,10 @@ def render(rules: Rules) -> Scripts:
         free=script("free"),
         accept=script("accept", clock, gcra),
         take=script("take", holds),
-        done=script("done", holds, removal),
-        bury=script("bury", holds, removal),
+        done=script("done", holds, removal, tell),
+        bury=script("bury", holds, removal, tell),
+        hooks=script("hooks", holds),
+        sent=script("sent", holds),
         meter=script("meter", clock, gcra),
         backlog=script("backlog", clock),
     )
@@ -135,6 +139,7 @@ def _constants(rules: Rules) -> dict[str, str]:
         "RECORDS": rules.partition_records,
         "INBOX": rules.inbox_letters,
         "DEAD": rules.dead_letters,
+        "HOOKS": rules.hook_deliveries,
         "PARTITION_LEASE_MS": rules.partition_lease_ms,
         "GRAIN_MS": GRAIN_MS,
         "USER_INTERVAL_MS": rules.user_rate.interval_ms,

@@ -111,6 +111,8 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.AnswerTooLong: Entry(504, "Language model did not come to an end", _MODEL, retry_after_s=2),
     errors.ClassifierUnavailable: Entry(503, "Intent server is unavailable", _INSIDE, retry_after_s=2),
     errors.ActionFailed: Entry(502, "Business call failed", "The shop's own service gave no answer.", retry_after_s=2),
+    errors.DeliveryFailed: Entry(502, "Webhook failed", _INSIDE),
+    errors.WebhookGone: Entry(502, "Webhook is gone", _INSIDE),
     errors.ArtefactInvalid: Entry(500, "Model or index cannot be used", _INSIDE),
     errors.WordListInvalid: Entry(500, "Word list cannot be used", _INSIDE),
     errors.SourcesInvalid: Entry(500, "Knowledge sources cannot be read", _INSIDE),

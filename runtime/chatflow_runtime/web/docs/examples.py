@@ -6,6 +6,7 @@ The shop and the service in them are invented, and so are all numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from chatflow_api.runtime_config import derive
@@ -16,7 +17,7 @@ from chatflow_runtime.domain.reply import Citation, Origin, Rung, Usage
 from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.web import completion_types as completions
-from chatflow_runtime.web import wire
+from chatflow_runtime.web import webhooks, wire
 from chatflow_runtime.web.problems import Problem, Problems
 
 Pair = Mapping[str, Any]
@@ -80,6 +81,23 @@ NOTICE: Pair = {
     "en": wire.NoticeEvent(
         "1785000570000-0", "closing", "Are you still there? This chat closes in 30 seconds.", _AT_MS + 570_000
     ),
+}
+
+_AT = datetime.fromtimestamp(_AT_MS / 1000, UTC)
+MESSAGE_ANSWERED: Pair = {
+    language: webhooks.MessageAnsweredPayload(_AT, webhooks.AnsweredMessage(uid, "m-1", reply.id, reply))
+    for language, uid, reply in (("zh", "u-1001", _ZH_REPLY), ("en", "u-1002", _EN_REPLY))
+}
+
+
+def _failed(uid: str, text: str) -> webhooks.MessageFailedPayload:
+    notice = wire.NoticeEvent("1785000000000-0", "failed", text, _AT_MS, "m-1")
+    return webhooks.MessageFailedPayload(_AT, webhooks.FailedMessage(uid, "m-1", notice.id, notice))
+
+
+MESSAGE_FAILED: Pair = {
+    "zh": _failed("u-1001", "抱歉，您的一条消息没能得到回答，请再发一次。"),
+    "en": _failed("u-1002", "Sorry, one of your messages could not be answered. Please send it again."),
 }
 
 RATING_REQUEST: Pair = {

@@ -14,7 +14,7 @@ import msgspec
 from chatflow_runtime import errors
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.web import completion_types as completions
-from chatflow_runtime.web import problems, wire
+from chatflow_runtime.web import problems, webhooks, wire
 from chatflow_runtime.web.docs import examples
 
 Node = dict[str, Any]
@@ -54,6 +54,7 @@ _TYPES: Sequence[Any] = (
     completions.Chunk,
     completions.ModelList,
     problems.Problem,
+    webhooks.Payload,
 )
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -65,6 +66,7 @@ def document() -> Node:
         "info": {"title": TITLE, "version": VERSION, "description": DESCRIPTION, "license": _LICENSE},
         "tags": _TAGS,
         "paths": _paths(),
+        "webhooks": _webhooks(),
         "components": {"schemas": schemas(), "securitySchemes": {"bearer": _BEARER, "parameter": _PARAMETER}},
     }
 
@@ -88,6 +90,7 @@ _TAGS: list[Node] = [
         "description": "The same chat in OpenAI's protocol; use the `openai` client with this base URL.",
     },
     {"name": "widget", "description": "The web component and the page."},
+    {"name": "webhooks", "description": "What the flow posts to addresses of yours that the manifest names."},
 ]
 _OPENAI_ERROR: Node = {
     "title": "OpenAIError",
@@ -125,6 +128,37 @@ def _paths() -> Node:
         },
         "/widget.js": {"get": _file("widget", "The web component <chatflow-widget>", "text/javascript")},
         "/": {"get": _file("page", "A page with the widget", "text/html")},
+    }
+
+
+def _webhooks() -> Node:
+    return {
+        "message.answered": {"post": _webhook("MessageAnsweredPayload", examples.MESSAGE_ANSWERED)},
+        "message.failed": {"post": _webhook("MessageFailedPayload", examples.MESSAGE_FAILED)},
+    }
+
+
+def _webhook(schema: str, pair: examples.Pair) -> Node:
+    return {
+        "operationId": schema,
+        "tags": ["webhooks"],
+        "summary": f"To the webhook: {next(iter(pair.values())).__struct_config__.tag}",
+        "description": "Sent again, with the same `webhook-id`, until it is answered with 2xx or 410, for a day. Verify"
+        " the signature before anything else: docs/how-to/webhooks.md.",
+        "parameters": [
+            _parameter("webhook-id", "header", "Of the delivery.", "5f0c1e9a.17.1785000000000-0", required=True),
+            _parameter("webhook-timestamp", "header", "Unix time of this attempt.", "1785000001", required=True),
+            _parameter(
+                "webhook-signature",
+                "header",
+                "`v1,` and the base64 of HMAC-SHA256 over id, timestamp and body, joined by dots; one for each secret,"
+                " with a space between them.",
+                "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+                required=True,
+            ),
+        ],
+        "requestBody": _body(schema, pair),
+        "responses": {"2XX": {"description": "Taken."}, "410": {"description": "Never to be sent again."}},
     }
 
 
@@ -196,7 +230,8 @@ def _messages() -> Node:
         "description": "The gateway keeps the message and a worker answers it, after those that the user has left"
         " before. The reply comes on `GET /v1/events` (with the `last_event_id` of this response, also after a break"
         " of any length within the conversation's time) and on open WebSockets. A message that cannot be answered"
-        " brings a notice of the kind `failed`. Sent again with the same `message_id` it is kept once.",
+        " brings a notice of the kind `failed`. Where the manifest names `gateway.messages.webhook`, that is told of"
+        " either as well. Sent again with the same `message_id` it is kept once.",
         "requestBody": _body("ChatRequest", examples.CHAT_REQUEST),
         "responses": {
             "202": {
