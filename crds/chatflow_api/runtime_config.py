@@ -123,6 +123,17 @@ class ActionConfig(Config):
     failure: str | None
 
 
+class HandoffConfig(Config):
+    """Handing a conversation over to a person. `agent_keys` is a path below the Secrets folder."""
+
+    webhook: WebhookConfig
+    agent_keys: str
+    intent: str | None
+    phrases: tuple[str, ...]
+    announce: str | None
+    returned: str | None
+
+
 class DialogueConfig(Config):
     """What the bot says; None means the built-in text of the locale."""
 
@@ -139,6 +150,7 @@ class DialogueConfig(Config):
     busy: str | None
     refusal: str | None
     while_busy: dict[str, api.WhileBusy]
+    handoff: HandoffConfig | None
 
 
 class KnowledgeConfig(Config):
@@ -259,7 +271,7 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             max_text_length=spec.gateway.max_text_length,
             queue_wait_s=QUEUE_WAIT_S,
             drain_s=QUEUE_WAIT_S + longest_answer_s(spec) + DRAIN_MARGIN_S,
-            messages_webhook=_webhook(spec.gateway.messages.webhook),
+            messages_webhook=None if (webhook := spec.gateway.messages.webhook) is None else _told(webhook),
         ),
         state=StateConfig(
             ttl_s=api.duration_s(spec.state.ttl),
@@ -345,9 +357,21 @@ def _secret(ref: api.SecretKeyRef | None) -> str | None:
     return None if ref is None else f"{ref.name}/{ref.key}"
 
 
-def _webhook(webhook: api.Webhook | None) -> WebhookConfig | None:
-    if webhook is None:
+def _handoff(handoff: api.Handoff | None) -> HandoffConfig | None:
+    if handoff is None:
         return None
+    ref = handoff.agent_secret_ref
+    return HandoffConfig(
+        webhook=_told(handoff.webhook),
+        agent_keys=f"{ref.name}/{ref.key}",
+        intent=handoff.intent,
+        phrases=tuple(handoff.phrases),
+        announce=handoff.announce,
+        returned=handoff.returned,
+    )
+
+
+def _told(webhook: api.Webhook) -> WebhookConfig:
     ref = webhook.secret_ref
     return WebhookConfig(url=webhook.url, secret=f"{ref.name}/{ref.key}", timeout_s=api.duration_s(webhook.timeout))
 
@@ -383,6 +407,7 @@ def _dialogue(dialogue: api.Dialogue, title: str) -> DialogueConfig:
         ended=dialogue.ended,
         busy=dialogue.busy,
         refusal=dialogue.refusal,
+        handoff=_handoff(dialogue.handoff),
         while_busy={name: getattr(dialogue.while_busy, name) for name in api.WhileBusyPolicies.model_fields},
     )
 

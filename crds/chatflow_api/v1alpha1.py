@@ -324,6 +324,25 @@ class WhileBusyPolicies(Spec):
     """While a rating is asked."""
 
 
+class Handoff(Spec):
+    """Handing a conversation over to a person: whom to tell, how they answer, and what leads there. While it lasts the
+    bot is silent."""
+
+    webhook: Webhook
+    """Your agent desk: is told of conversations to take over, of what their users say meanwhile, and of the end."""
+    agent_secret_ref: SecretKeyRef
+    """Keys with which the desk answers on /v1/handoffs, as bearer tokens of 16 characters at least. Several, one a
+    line, are good side by side."""
+    intent: Name | None = None
+    """Intent that leads to a person as well."""
+    phrases: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=40)]], Field(max_length=200)] = []
+    """Whole messages that lead to a person, beside the built-in ones ("转人工", "talk to a human" and the like)."""
+    announce: Text | None = None
+    """Reply to a message that asks for a person."""
+    returned: Text | None = None
+    """Notice that the bot answers again."""
+
+
 class Dialogue(Spec):
     """What the bot says and asks of its own accord. Texts without a value are built in, in the flow's locale."""
 
@@ -360,6 +379,8 @@ class Dialogue(Spec):
     """Reply to a message that moderation refuses."""
     while_busy: WhileBusyPolicies = WhileBusyPolicies()
     """What happens to a message that arrives while the last one is being answered."""
+    handoff: Handoff | None = None
+    """Handing a conversation over to a person. Without it the bot answers everything."""
 
     @model_validator(mode="after")
     def _references(self) -> Self:
@@ -378,6 +399,9 @@ class Dialogue(Spec):
             for index, name in enumerate(names):
                 if name in names[:index]:
                     yield Finding((where, index, field), f"{kind} {name!r} is given twice; each may stand once")
+        if self.handoff is not None and self.handoff.intent in [action.intent for action in self.actions]:
+            message = f"intent {self.handoff.intent!r} starts an action already; name another one, or leave it out"
+            yield Finding(("handoff", "intent"), message)
 
     def _unknown_names(self) -> Iterator[Finding]:
         known = sorted(slot.name for slot in self.slots)
@@ -418,6 +442,10 @@ class Dialogue(Spec):
         (
             "self.actions.all(a, self.actions.exists_one(b, b.intent == a.intent))",
             "an intent may start one action only",
+        ),
+        (
+            "!has(self.handoff) || !has(self.handoff.intent) || self.actions.all(a, a.intent != self.handoff.intent)",
+            "the intent of handoff may start no action",
         ),
         (
             "self.allowedHosts.size() == 0"

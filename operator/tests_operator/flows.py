@@ -48,6 +48,15 @@ FULL: Manifest = {
                 "reply": "It is {response.state}.",
             }
         ],
+        "handoff": {
+            "webhook": {
+                "url": "https://desk.example.com:8443/hooks",
+                "secretRef": {"name": "desk", "key": "hook"},
+                "timeout": "5s",
+            },
+            "agentSecretRef": {"name": "desk", "key": "agents"},
+            "phrases": ["help me"],
+        },
     },
     "knowledge": {
         "sources": [
@@ -96,6 +105,7 @@ REFERENCES = {
     Name("Secret", "orders"): {"token": "cccc"},
     Name("Secret", "backup"): {"key": "dddd"},
     Name("Secret", "hooks"): {"messages": "gggg"},
+    Name("Secret", "desk"): {"hook": "hhhh", "agents": "iiii"},
     Name("Secret", "state"): {"url": "eeee"},
 }
 

@@ -152,8 +152,10 @@ class _Trial:
         match route:
             case routing.Act() | routing.Collect():
                 return Origin.ACTION
-            case routing.Greet() | routing.Cancel() | routing.AskRating() | routing.Rate():
+            case routing.Greet() | routing.Cancel() | routing.AskRating() | routing.Rate() | routing.HandOver():
                 return Origin.DIALOGUE
+            case routing.Relay():
+                return Origin.HANDOFF
             case routing.Answer(is_known=is_known):
                 if is_known and is_answered:
                     return Origin.KNOWLEDGE

@@ -55,6 +55,7 @@ from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_answers import RedisAnswers
 from chatflow_runtime.state.redis_backlog import RedisBacklog
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_handoffs import RedisHandoffs
 from chatflow_runtime.state.redis_hooks import RedisHooks
 from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
@@ -65,7 +66,7 @@ from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health, create_admin_app
 from chatflow_runtime.web.app import Entry, create_app
-from chatflow_runtime.webhook_parts import opened_hook_worker
+from chatflow_runtime.webhook_parts import desk_of, hook_worker
 from chatflow_runtime.worker import Worker
 
 log = structlog.get_logger()
@@ -153,7 +154,8 @@ async def run_gateway(settings: Settings) -> None:
         if not await unless(stop, _started(settings, health, needs, _warm(runner, parts.brain))):
             return
         entry = Entry(way_in.gate, way_in.sessions, runner.admission)
-        app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, entry, health)
+        desk = desk_of(settings, RedisHandoffs(parts.link, parts.config.flow.key, _state_rules(parts.config)))
+        app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, entry, health, desk=desk)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         drain_s = math.ceil(settings.config.gateway.drain_s)
         await stack.enter_async_context(serving(app, settings.host, settings.port, settings, stop, drain_s))
@@ -221,7 +223,7 @@ async def run_worker(settings: Settings) -> None:
         is_told = config.gateway.messages_webhook is not None
         answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready, is_told=is_told)
         reader = RedisHooks(parts.link, config.flow.key, rules)
-        hooks = await stack.enter_async_context(opened_hook_worker(settings, reader, ownership, metrics, CLOCK))
+        hooks = hook_worker(settings, parts.session, reader, ownership, metrics, CLOCK)
         for work in (answers.run(), hooks.run()):
             await stack.enter_async_context(background(work, stop))
 

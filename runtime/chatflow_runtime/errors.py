@@ -10,6 +10,7 @@ ChatFlowError
 ├── KeysUnavailable           an identity provider's keys cannot be read
 ├── RateLimited               more requests than the flow allows
 ├── ConversationBusy          the scene's policy refuses a second message, or too many wait
+├── NotHandedOver             the bot answers this conversation, no person
 ├── InboxFull                 too many messages wait to be answered
 ├── ClaimLost                 the lease ran out and another attempt took the turn over
 ├── LeaseLost                 another worker has the partition
@@ -115,6 +116,12 @@ class InboxFull(ChatFlowError):
 
     code = "inbox_full"
     is_retryable = True
+
+
+class NotHandedOver(ChatFlowError):
+    """The conversation is in no handoff: the bot answers it, or it has ended."""
+
+    code = "not_handed_over"
 
 
 class LeaseLost(ChatFlowError):

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import accumulate
+from typing import Literal
 
 from chatflow_api.names import METRIC_FIRST_TOKENS, METRIC_MODEL_WAITING, METRIC_TURNS_IN_FLIGHT
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -266,6 +267,7 @@ class Metrics:
         self._overloaded = Tally(
             registry, "chatflow_overloaded", "Turns for which a language model had no place.", ("role",)
         )
+        self._handoffs = Tally(registry, "chatflow_handoffs", "Conversations handed over to a person.", ("reason",))
         self._cache = Tally(registry, "chatflow_answer_cache", "Look-ups in the answer cache.", ("result",))
 
     def _define_edges(self, registry: CollectorRegistry) -> None:
@@ -342,6 +344,10 @@ class Metrics:
     def action_error(self, action: str) -> None:
         """A business call failed."""
         self._action_errors.add(action)
+
+    def handed_over(self, reason: Literal["phrase", "intent"]) -> None:
+        """A person was asked to take over."""
+        self._handoffs.add(reason)
 
     def classified(self, outcome: Classified, seconds: float) -> None:
         """A classification came, or was given up."""

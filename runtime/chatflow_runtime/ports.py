@@ -208,6 +208,8 @@ class Outcome(msgspec.Struct, frozen=True):
     memory: Memory
     reply: Reply
     records: tuple[Record, ...] = ()
+    delivery: Delivery | None = None
+    """What a webhook is to be told of it. One that has a handoff's id begins that handoff, or goes on with it."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -355,6 +357,39 @@ class Webhook(Protocol):
 
     async def post(self, delivery_id: str, delivery: Delivery) -> None:
         """Tell it. DeliveryFailed when that is to be tried again, WebhookGone when it is not."""
+
+
+class Word(msgspec.Struct, frozen=True):
+    """What a person does in the place of the bot: say something, or with `ends` give the conversation back, with some
+    last words or None."""
+
+    uid: str
+    message_id: str
+    """The person's own id: it takes effect once."""
+    text: str | None
+    agent: str
+    notice: Notice
+    ends: bool = False
+
+
+class Handoff(msgspec.Struct, frozen=True):
+    """Where a conversation stands, for those who may answer in the place of the bot."""
+
+    scene: Scene
+    handoff_id: str | None
+    """None unless a person answers."""
+    history: tuple[Message, ...]
+
+
+class Handoffs(Protocol):
+    """Conversations that a person answers. Raises StateError."""
+
+    async def speak(self, word: Word) -> str:
+        """Put a word into history and outbox, and end the handoff where it does; its outbox id. NotHandedOver unless
+        the conversation is in a handoff, or the word was taken before."""
+
+    async def look(self, uid: str) -> Handoff:
+        """Where a conversation stands."""
 
 
 class Lease(msgspec.Struct, frozen=True):

@@ -1,47 +1,73 @@
-"""Wires webhooks, for `bootstrap`: whom a flow tells, and what tells them in its worker."""
+"""Wires webhooks and the agent desk, for `bootstrap`: whom a flow tells, what tells them in its worker, and who answers
+in the place of the bot."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
+import aiohttp
 from chatflow_api.runtime_config import RuntimeConfig, WebhookConfig
 
-from chatflow_runtime.adapters.http_session import open_session
 from chatflow_runtime.adapters.webhooks import HttpWebhook
+from chatflow_runtime.domain import access, signature
 from chatflow_runtime.domain.deliveries import Hook
-from chatflow_runtime.domain.signature import keys_of
+from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.hook_worker import HookWorker
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ownership import Ownership
-from chatflow_runtime.ports import Clock, HookReader
+from chatflow_runtime.ports import Clock, Handoffs, HookReader
 from chatflow_runtime.settings import Settings, SettingsInvalid
+from chatflow_runtime.web.gate import Gate
+from chatflow_runtime.web.handoffs import Desk
 from chatflow_runtime.web.webhooks import body_of
+
+T = TypeVar("T")
 
 
 def webhooks_of(config: RuntimeConfig) -> dict[Hook, WebhookConfig]:
     """The webhooks that a flow names."""
-    named = {Hook.MESSAGES: config.gateway.messages_webhook}
+    handoff = config.dialogue.handoff
+    named = {
+        Hook.MESSAGES: config.gateway.messages_webhook,
+        Hook.HANDOFF: None if handoff is None else handoff.webhook,
+    }
     return {hook: webhook for hook, webhook in named.items() if webhook is not None}
 
 
-@asynccontextmanager
-async def opened_hook_worker(
-    settings: Settings, reader: HookReader, ownership: Ownership, metrics: Metrics, clock: Clock
-) -> AsyncIterator[HookWorker]:
-    """A worker that tells the flow's webhooks, with a pool of connections of its own; SettingsInvalid names a Secret
-    that cannot be used."""
-    named = {
-        hook: (config, signing_keys(settings, config.secret)) for hook, config in webhooks_of(settings.config).items()
+def hook_worker(
+    settings: Settings,
+    session: aiohttp.ClientSession,
+    reader: HookReader,
+    ownership: Ownership,
+    metrics: Metrics,
+    clock: Clock,
+) -> HookWorker:
+    """What tells the flow's webhooks; SettingsInvalid names a Secret that cannot be used."""
+    webhooks = {
+        hook: HttpWebhook(config, _read(settings, config.secret, signature.keys_of), session, body_of, clock)
+        for hook, config in webhooks_of(settings.config).items()
     }
-    async with open_session(settings.host_aliases) as session:
-        webhooks = {hook: HttpWebhook(config, keys, session, body_of, clock) for hook, (config, keys) in named.items()}
-        yield HookWorker(reader, ownership, webhooks, metrics, clock, settings.config.flow.key)
+    return HookWorker(reader, ownership, webhooks, metrics, clock, settings.config.flow.key)
 
 
-def signing_keys(settings: Settings, path: str) -> tuple[bytes, ...]:
-    """The keys in a Secret; SettingsInvalid when there are none."""
+def desk_of(settings: Settings, handoffs: Handoffs) -> Desk | None:
+    """The agent desk of a flow that has one; SettingsInvalid names a Secret that cannot be used."""
+    handoff = settings.config.dialogue.handoff
+    if handoff is None:
+        return None
+    keys = _read(settings, handoff.agent_keys, lambda text: access.keys_of(text, access.SHORTEST_API_KEY))
+    return Desk(handoffs, agents_only(keys), texts_for(settings.config).returned)
+
+
+def agents_only(keys: list[str]) -> Gate:
+    """Lets in whoever brings one of these keys, and nobody else."""
+    return Gate(is_required=True, api_keys=access.digests_of(keys), readers=(), now_s=time.time)
+
+
+def _read(settings: Settings, path: str, parse: Callable[[str], T]) -> T:
     try:
-        return keys_of(settings.secret(path) or "")
+        return parse(settings.secret(path) or "")
     except ValueError as error:
         raise SettingsInvalid(f"secret {path}: {error}") from error

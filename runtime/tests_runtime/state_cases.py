@@ -18,6 +18,7 @@ from chatflow_runtime.ports import (
     Committed,
     ConversationStore,
     DueStore,
+    Handoffs,
     HookReader,
     Lease,
     LeaseStore,
@@ -28,11 +29,13 @@ from chatflow_runtime.ports import (
 )
 from chatflow_runtime.state.connection import Patience
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.memory_handoffs import MemoryHandoffs
 from chatflow_runtime.state.memory_hooks import MemoryHooks
 from chatflow_runtime.state.memory_inbox import MemoryInbox
 from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_handoffs import RedisHandoffs
 from chatflow_runtime.state.redis_hooks import RedisHooks
 from chatflow_runtime.state.redis_inbox import RedisInbox
 from chatflow_runtime.state.redis_leases import RedisLeases
@@ -82,6 +85,7 @@ class Case:
     leases: LeaseStore
     inbox: RedisInbox | MemoryInbox
     hooks: HookReader
+    handoffs: Handoffs
     dead: Callable[[int], Awaitable[list[str]]]
     """Why the dead letters of a partition are dead."""
     time: ManualClock
@@ -149,7 +153,7 @@ async def memory_case(rules: Rules = RULES) -> AsyncIterator[Case]:
         letters = [why for _, why in inbox.dead(partition)]
         return letters + [why for _, why in store.hooks.of(partition).dead]
 
-    yield Case(store, store, leases, inbox, MemoryHooks(store.hooks, leases), dead, time)
+    yield Case(store, store, leases, inbox, MemoryHooks(store.hooks, leases), MemoryHandoffs(store), dead, time)
 
 
 @asynccontextmanager
@@ -181,4 +185,5 @@ async def server_case(url: str, rules: Rules = RULES, flow: str | None = None) -
             return [dict(zip(fields[::2], fields[1::2], strict=True))[b"why"].decode() for _, fields in rows]
 
         inbox, hooks = RedisInbox(link, flow, rules, time.clock), RedisHooks(link, flow, rules)
-        yield Case(store, due, leases, inbox, hooks, dead, time)
+        handoffs = RedisHandoffs(link, flow, rules, time.clock)
+        yield Case(store, due, leases, inbox, hooks, handoffs, dead, time)

@@ -91,7 +91,14 @@ async def test_a_failure_is_told_with_its_notice() -> None:
         (entry,) = await case.store.outbox("u", "0")
         async with telling(case, {Hook.MESSAGES: receiver.url}):
             await receiver.until(lambda posts: len(posts) == 1)
-        notice_sent = {"id": entry.id, "kind": "failed", "text": "sorry", "at_ms": AT_MS, "message_id": "m1"}
+        notice_sent = {
+            "id": entry.id,
+            "kind": "failed",
+            "text": "sorry",
+            "at_ms": AT_MS,
+            "message_id": "m1",
+            "agent": None,
+        }
         assert receiver.posts[0].json["type"] == "message.failed"
         assert receiver.posts[0].json["data"] == {
             "uid": "u",

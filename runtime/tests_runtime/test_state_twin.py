@@ -12,12 +12,31 @@ import msgspec
 import pytest
 from chatflow_api.names import partition
 from chatflow_api.v1alpha1 import WhileBusy
-from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Scene
+from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
+from chatflow_runtime.domain.deliveries import Delivery, HandoffMessage, Hook
+from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.errors import ChatFlowError
-from chatflow_runtime.ports import Claimed, Outcome, Record, RecordKind, Turn
+from chatflow_runtime.ports import (
+    Claimed,
+    Handoffs,
+    HookReader,
+    Lease,
+    LeaseStore,
+    Outcome,
+    Record,
+    RecordKind,
+    Turn,
+    Word,
+)
 from chatflow_runtime.state.connection import Connection
+from chatflow_runtime.state.memory_handoffs import MemoryHandoffs
+from chatflow_runtime.state.memory_hooks import MemoryHooks
+from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
 from chatflow_runtime.state.redis_due import RedisDueStore
+from chatflow_runtime.state.redis_handoffs import RedisHandoffs
+from chatflow_runtime.state.redis_hooks import RedisHooks
+from chatflow_runtime.state.redis_leases import RedisLeases
 from chatflow_runtime.state.redis_store import RedisStore
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.wakeups import Wakeups
@@ -71,6 +90,8 @@ VERBS = (
     *("advance",) * 4,
     *("sweep",) * 3,
     *("renew", "release", "rate", "look"),
+    *("hand",) * 2,
+    *("speak", "speak", "return"),
 )
 STEPS = st.lists(
     st.builds(
@@ -89,9 +110,20 @@ STEPS = st.lists(
 class Runner:
     """Runs steps on one store and notes what came back, stream ids replaced by their order of appearance."""
 
-    def __init__(self, store: RedisStore | MemoryStore, due: RedisDueStore | MemoryStore, time: ManualClock) -> None:
+    def __init__(
+        self,
+        store: RedisStore | MemoryStore,
+        due: RedisDueStore | MemoryStore,
+        handoffs: Handoffs,
+        hooks: HookReader,
+        leases: LeaseStore,
+        time: ManualClock,
+    ) -> None:
         self._store = store
         self._due = due
+        self._handoffs = handoffs
+        self._hooks = hooks
+        self._leases = leases
         self._time = time
         self._loaded: dict[Turn, Conversation] = {}
         self._ids: dict[tuple[str, str], str] = {}
@@ -105,7 +137,30 @@ class Runner:
                 result = type(error).__name__
             results.append((f"{step.verb} {step.turn.message_id} {step.turn.owner}", self._named(step.uid, result)))
         results.extend([("end", self._named(uid, await self._look(uid))) for uid in USERS])
+        results.append(("told", await self._told()))
         return results
+
+    async def _told(self) -> list[Any]:
+        """What webhooks are to be told, in order."""
+        token = await self._leases.lease(NUMBER, "worker")
+        assert token is not None
+        lease = Lease(NUMBER, "worker", token)
+        waiting = await self._hooks.waiting(lease, None, 1000)
+        read = [await self._hooks.read(lease, one) for one in waiting]
+        return [(one.uid, msgspec.to_builtins(delivery)) for one, delivery in zip(waiting, read, strict=True)]
+
+    async def _hand_over(self, step: Step) -> Any:
+        """A turn that begins a handoff, or goes on with the one that lasts."""
+        turn = step.turn
+        loaded = await self._store.load(turn)
+        if not isinstance(loaded, Claimed):
+            return loaded
+        lasting = loaded.conversation.handoff
+        message = Message("user", turn.text, 1, turn.message_id)
+        told = Delivery(Hook.HANDOFF, HandoffMessage(step.uid, message), 1, handoff_id=lasting or f"h{step.ms}")
+        event = Event.HANDED_OVER if lasting is None else Event.RELAYED
+        answer = reply(turn.message_id) if lasting is None else msgspec.structs.replace(reply("-"), text="")
+        return await self._store.commit(turn, loaded.conversation, Outcome(event, Memory(), answer, (), told))
 
     async def _do(self, step: Step) -> Any:
         turn = step.turn
@@ -122,6 +177,13 @@ class Runner:
                 memory = Memory(asked=step.ms)
                 outcome = Outcome(step.event, memory, reply(turn.message_id), (record(step.uid, n=step.ms),))
                 return await self._store.commit(turn, self._loaded.get(turn, Conversation()), outcome)
+            case "hand":
+                return await self._hand_over(step)
+            case "speak" | "return":
+                ends = step.verb == "return"
+                notice = Notice("returned" if ends else "agent", "words", 1, f"a{step.message}", "Ann")
+                word = Word(step.uid, f"a{step.message}", "words" if step.attempt else None, "Ann", notice, ends)
+                return {"id": await self._handoffs.speak(word)}
             case "advance":
                 return self._time.advance(step.ms)
             case "sweep":
@@ -139,7 +201,8 @@ class Runner:
 
     async def _look(self, uid: str) -> Any:
         records: list[Record] = list(await self._due.records(NUMBER, 1000))
-        return await self._store.history(uid), list(await self._store.outbox(uid, "0")), records
+        history, outbox = await self._store.history(uid), list(await self._store.outbox(uid, "0"))
+        return history, outbox, records, await self._handoffs.look(uid)
 
     def _named(self, uid: str, value: Any) -> Any:
         """The value as plain data, with names for the ids that the store gave. Streams share ids now and then."""
@@ -172,7 +235,9 @@ def outcome_of(request: pytest.FixtureRequest, state_servers: Servers) -> Iterat
             time, flow = ManualClock(), new_flow()
             store = RedisStore(connection, wakeups, flow, SMALL, time.clock)
             due = RedisDueStore(connection, flow, SMALL, notice_text, time.clock)
-            return runner.run(Runner(store, due, time).run(steps))
+            handoffs = RedisHandoffs(connection, flow, SMALL, time.clock)
+            hooks, leases = RedisHooks(connection, flow, SMALL), RedisLeases(connection, flow, SMALL, time.clock)
+            return runner.run(Runner(store, due, handoffs, hooks, leases, time).run(steps))
 
         yield run
         runner.run(stack.aclose())
@@ -187,5 +252,7 @@ def outcome_of(request: pytest.FixtureRequest, state_servers: Servers) -> Iterat
 def test_the_twin_does_what_the_servers_do(outcome_of: Callable[[list[Step]], Any], steps: list[Step]) -> None:
     time = ManualClock()
     twin = MemoryStore(SMALL, time.clock, notice_text)
-    expected = asyncio.run(Runner(twin, twin, time).run(steps))
+    leases = MemoryLeases(SMALL, time.clock)
+    hooks = MemoryHooks(twin.hooks, leases)
+    expected = asyncio.run(Runner(twin, twin, MemoryHandoffs(twin), hooks, leases, time).run(steps))
     assert outcome_of([replace(step) for step in steps]) == expected

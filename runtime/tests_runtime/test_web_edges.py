@@ -272,7 +272,8 @@ async def test_every_route_has_examples_in_both_languages(client: aiohttp.Client
     async with client.get("/openapi.json") as response:
         document = await response.json()
     chat = {"/v1/sessions", "/v1/chat", "/v1/messages", "/v1/events", "/v1/ratings", "/v1/chat/completions"}
-    served = chat | {"/v1/models", "/v1/config"}
+    desk = {"/v1/handoffs/{uid}", "/v1/handoffs/{uid}/messages", "/v1/handoffs/{uid}/return"}
+    served = chat | desk | {"/v1/models", "/v1/config"}
     assert served | {"/v1/ws", "/", "/widget.js"} == set(document["paths"])
     for path in served:
         (operation,) = document["paths"][path].values()

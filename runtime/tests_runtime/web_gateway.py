@@ -33,6 +33,7 @@ from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.errors import ModelAbsent
 from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.ports import ActionResult, Classification, Clock, Delta, Passage, Query
+from chatflow_runtime.state.memory_handoffs import MemoryHandoffs
 from chatflow_runtime.state.memory_inbox import MemoryInbox
 from chatflow_runtime.state.memory_leases import MemoryLeases
 from chatflow_runtime.state.memory_store import MemoryStore
@@ -41,8 +42,10 @@ from chatflow_runtime.turn import TurnRunner
 from chatflow_runtime.web.admin import Health
 from chatflow_runtime.web.app import Entry, create_app
 from chatflow_runtime.web.gate import Gate
+from chatflow_runtime.web.handoffs import Desk
 from chatflow_runtime.web.server import server_config
 from chatflow_runtime.web.services import Timing
+from chatflow_runtime.webhook_parts import agents_only
 from prometheus_client import CollectorRegistry
 
 T = TypeVar("T")
@@ -148,6 +151,9 @@ class Shop:
             self.closed.set()
 
 
+AGENT_KEY = "the-key-of-the-desk"
+
+
 class Gateway:
     """One gateway in a thread of its own. Stopped and started again, it keeps its port and its conversations."""
 
@@ -195,8 +201,11 @@ class Gateway:
         self.sessions.use([b"a key that only the gateways of this flow have"])
         self.gate = Gate(self.config.gateway.auth.required, api_keys, [self.sessions], now_s)
         entry = Entry(self.gate, self.sessions, self.runner.admission)
+        desk = None
+        if self.config.dialogue.handoff is not None:
+            desk = Desk(MemoryHandoffs(self.store), agents_only([AGENT_KEY, "another-key-of-agents"]), texts.returned)
         self._app = create_app(
-            self.config, self.runner, self.store, self.inbox, metrics, self.clock, entry, self.health, timing
+            self.config, self.runner, self.store, self.inbox, metrics, self.clock, entry, self.health, timing, desk
         )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -108,6 +108,8 @@ def _urls(frame: Frame) -> Iterator[str]:
         yield action.http.url
     if (webhook := frame.spec.gateway.messages.webhook) is not None:
         yield webhook.url
+    if (handoff := frame.spec.dialogue.handoff) is not None:
+        yield handoff.webhook.url
 
 
 def _to_url(url: str, namespace: str) -> Iterator[Manifest]:

@@ -115,8 +115,10 @@ class Prepared:
     def urls(self) -> list[str]:
         """Every URL that the gateway or the worker calls."""
         models = [model.base_url for model in (self.served.llm, self.served.backup) if model is not None]
-        told = self.config.gateway.messages_webhook
-        return [action.url for action in self.config.dialogue.actions] + models + ([told.url] if told else [])
+        handoff = self.config.dialogue.handoff
+        told = [self.config.gateway.messages_webhook, None if handoff is None else handoff.webhook]
+        webhooks = [webhook.url for webhook in told if webhook is not None]
+        return [action.url for action in self.config.dialogue.actions] + models + webhooks
 
     def redis_url(self) -> str | None:
         """The URL of the manifest's own state server, from its Secret."""

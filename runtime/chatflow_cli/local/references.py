@@ -144,6 +144,12 @@ class ReferenceCheck:
                 what = f"no example teaches the intent {action.intent!r}, so the action never starts"
                 problem = self._manifest.problem(path, what, f"add examples of it, or use one of: {known}")
                 self.findings.problems.append(str(problem))
+        handoff = self._manifest.flow.spec.dialogue.handoff
+        if handoff is not None and handoff.intent is not None and handoff.intent not in intents:
+            what = f"no example teaches the intent {handoff.intent!r}, so it never leads to a person"
+            where = ("spec", "dialogue", "handoff", "intent")
+            problem = self._manifest.problem(where, what, "add examples of it, or leave it out")
+            self.findings.problems.append(str(problem))
 
     def _missing(self, error: ContentMissing, path: FieldPath, *, is_elsewhere: bool | None = None) -> None:
         undecided = error.is_elsewhere if is_elsewhere is None else is_elsewhere

@@ -14,13 +14,14 @@ import msgspec
 import structlog
 from chatflow_api.runtime_config import LanguageModelConfig, RuntimeConfig
 
-from chatflow_runtime.answerers import knowledge
+from chatflow_runtime.answerers import handoff, knowledge
 from chatflow_runtime.answerers.answer import Answer
 from chatflow_runtime.answerers.cached import AnswerCache, CachedAnswer
 from chatflow_runtime.answerers.models import ModelLadder
 from chatflow_runtime.domain import routing
 from chatflow_runtime.domain.concurrency import Priority
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, next_scene
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.ladder import RUNG_OF, priority_of
 from chatflow_runtime.domain.personal_data import without_personal_data
 from chatflow_runtime.domain.prompt import ChatMessage, build_prompt
@@ -76,6 +77,7 @@ class _Step(msgspec.Struct, frozen=True):
     slot: str | None = None
     asks_rating: bool = False
     records: tuple[Record, ...] = ()
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Dispatcher:
             retry_after_s=answer.retry_after_s,
             at_ms=self.clock.now_ms(),
         )
-        return Outcome(step.event, step.memory, reply, step.records)
+        return Outcome(step.event, step.memory, reply, step.records, step.delivery)
 
     async def _step(
         self,
@@ -134,7 +136,9 @@ class Dispatcher:
         memory, texts = conversation.memory, self.texts
         if question.is_refused:
             return _Step(Event.REFUSED, memory, _said(texts.refusal))
-        route = routing.route(question.text, conversation.scene, memory, question.intent, self.rules)
+        # Nobody could answer later who sends the history along, and has no conversation here.
+        rules = self.rules if history is None else self.rules.alone
+        route = routing.route(question.text, conversation.scene, memory, question.intent, rules)
         match route:
             case routing.Greet():
                 return _Step(Event.GREETED, memory, _said(texts.greeting))
@@ -150,8 +154,19 @@ class Dispatcher:
                 return await self._act(question, route)
             case routing.Answer():
                 return await self._answer(question, conversation, route, sink, history)
+            case routing.HandOver(reason=reason):
+                self.metrics.handed_over(reason)
+                told = handoff.requested(question.uid, self._said_by(question), conversation, reason)
+                kept = Memory(slots=memory.slots)
+                return _Step(Event.HANDED_OVER, kept, _said(texts.handed_over), delivery=told)
+            case routing.Relay():
+                told = handoff.relayed(question.uid, self._said_by(question), conversation.handoff)
+                return _Step(Event.RELAYED, memory, Answer("", Origin.HANDOFF), delivery=told)
             case _:
                 assert_never(route)
+
+    def _said_by(self, question: Question) -> Message:
+        return Message("user", question.text, self.clock.now_ms(), question.message_id)
 
     def _rated(self, question: Question, memory: Memory, score: int) -> _Step:
         record = Record(

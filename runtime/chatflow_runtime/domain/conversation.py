@@ -39,6 +39,8 @@ class Event(StrEnum):
     REFUSED = "refused"
     """Moderation refused the text; nothing moves."""
     HANDED_OVER = "handed_over"
+    RELAYED = "relayed"
+    """A message was passed on to the person who answers; nothing moves."""
     RETURNED = "returned"
     TIMED_OUT = "timed_out"
 
@@ -112,6 +114,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     at_ms: int
     message_id: str
     """The client's message id; a reply carries that of the message it answers."""
+    agent: str | None = None
+    """The person who said it in the place of the bot."""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -123,3 +127,5 @@ class Conversation(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     history: tuple[Message, ...] = ()
     """The last messages, oldest first."""
+    handoff: str | None = None
+    """The handoff that lasts, while a person answers."""

@@ -14,6 +14,7 @@ RUNG_OF: dict[Origin, Rung] = {
     Origin.KNOWLEDGE: Rung.L0,
     Origin.ACTION: Rung.L0,
     Origin.DIALOGUE: Rung.L0,
+    Origin.HANDOFF: Rung.L0,
     Origin.LLM: Rung.L1,
     Origin.BACKUP: Rung.L1,
     Origin.STATIC: Rung.L2,

@@ -16,26 +16,40 @@ class Phrase(StrEnum):
     GREETING = "greeting"
     SATISFIED = "satisfied"
     CANCEL = "cancel"
+    HANDOFF = "handoff"
+    """The user wants to talk to a person."""
 
 
 def phrase_of(text: str) -> Phrase | None:
     """What a normalised text means as a whole; None for everything else. Clauses that mean the same mean it together,
-    and giving up stays that with thanks beside it ("算了，谢谢")."""
+    giving up stays that with thanks beside it ("算了，谢谢"), asking for a person with any of them ("你好，转人工")."""
     if len(text) > MAX_PHRASE_LENGTH:
         return None
-    whole = _PHRASES.get(_bare(text))
+    whole = _PHRASES.get(bare(text))
     clauses = [] if whole is not None else [clause for clause in _CLAUSE.split(text) if clause]
     if len(clauses) < 2:
         return whole
     meant = set()
-    for clause in filter(None, map(_bare, clauses)):
+    for clause in filter(None, map(bare, clauses)):
         phrase = _PHRASES.get(clause)
         if phrase is None:
             return None
         meant.add(phrase)
+    if Phrase.HANDOFF in meant:
+        return Phrase.HANDOFF
     if meant == {Phrase.CANCEL, Phrase.SATISFIED}:
         return Phrase.CANCEL
     return meant.pop() if len(meant) == 1 else None
+
+
+def bare(text: str) -> str:
+    """What is compared of a normalised phrase: lower case, without punctuation; Latin words one space apart, nothing
+    between Han characters."""
+    words = text.translate(_LETTERS).split()
+    found = words[0] if words else ""
+    for word in words[1:]:
+        found += f" {word}" if found[-1].isascii() and word[0].isascii() else word
+    return found
 
 
 def parse_rating(text: str, scale: int) -> int | None:
@@ -46,11 +60,11 @@ def parse_rating(text: str, scale: int) -> int | None:
     """
     if len(text) > MAX_PHRASE_LENGTH or _NEGATIVE.search(text):
         return None
-    bare = re.sub(rf"\s*(?:/|of|out of)\s*{scale}\b", "", text.casefold())
-    stars = [character for character in bare if character in _STARS]
-    if stars and not any(character.isalnum() for character in bare):
+    rating = re.sub(rf"\s*(?:/|of|out of)\s*{scale}\b", "", text.casefold())
+    stars = [character for character in rating if character in _STARS]
+    if stars and not any(character.isalnum() for character in rating):
         return _within(len(stars), scale)
-    match = _RATING.fullmatch(_bare(bare))
+    match = _RATING.fullmatch(bare(rating))
     if match is None:
         return None
     if match.group("full"):
@@ -103,6 +117,35 @@ drop it|skip it|skip|skip this|not now|maybe later|later|go back|back|start over
 ok never mind|no never mind|actually never mind|i dont want to|i dont need it|i do not need it anymore
 i dont need it anymore|something else|i give up
 """
+_HANDOFF = """
+人工 转人工 转人工吧 转接人工 请转人工 帮我转人工 给我转人工 我要转人工 我想转人工 麻烦转人工 转一下人工 能转人工吗
+可以转人工吗 怎么转人工 如何转人工 人工客服 人工服务 转人工客服 转人工服务 转接人工客服 请转人工客服 帮我转人工客服
+我要人工 我要人工客服 我要人工服务 我要找人工 我要找人工客服 我想找人工客服 找人工 找人工客服 找人工服务 联系人工客服
+联系人工 呼叫人工 呼叫人工客服 叫人工 叫人工客服 换人工 换人工客服 切换人工 切换人工客服 接人工 接人工客服 接入人工
+有人工吗 有人工客服吗 有没有人工 有没有人工客服 要人工 需要人工 需要人工客服 需要人工服务 真人 真人客服 转真人
+转真人客服 我要真人 我要真人客服 找真人 找真人客服 我要和真人说话 我要跟真人说话 换真人 转客服 我要找客服 找客服
+我要投诉转人工 不要机器人 我不要机器人 不想和机器人说话 我不想和机器人说话 别用机器人
+human|a human|human please|a human please|real person|a real person|agent|an agent|agent please|live agent
+human agent|representative|a representative|operator|support agent|customer service agent|live chat
+talk to a human|talk to human|talk to an agent|talk to agent|talk to a person|talk to a real person|talk to someone
+talk to support|talk to a representative|speak to a human|speak to human|speak to an agent|speak to a person
+speak to a real person|speak to someone|speak with a human|speak with an agent|speak with a person
+speak with a real person|speak with someone|speak to a representative|speak with a representative|talk with a human
+talk with an agent|talk with a person|chat with a human|chat with an agent|chat with a person|connect me to a human
+connect me to an agent|connect me with a human|connect me with an agent|connect me to a person
+transfer me to a human|transfer me to an agent|transfer to a human|transfer to an agent|get me a human|get me an agent
+get me a person|i want a human|i want an agent|i want a person|i need a human|i need an agent|i need a person
+i want to talk to a human|i want to talk to an agent|i want to talk to a person|i want to talk to a real person
+i want to talk to someone|i want to speak to a human|i want to speak to an agent|i want to speak to a person
+i want to speak to someone|i need to talk to a human|i need to talk to an agent|i need to talk to a person
+i need to speak to someone|i would like to talk to a human|i would like to speak to a human|id like to talk to a human
+id like to talk to an agent|id like to speak to a human|id like to speak to an agent|id like to talk to someone
+can i talk to a human|can i talk to an agent|can i talk to a person|can i talk to a real person|can i talk to someone
+can i speak to a human|can i speak to an agent|can i speak to a person|can i speak to someone
+can i speak with a human|can i speak with someone|could i talk to a human|could i speak to a human
+may i speak to a human|let me talk to a human|let me talk to a person|let me speak to a human|no bots|no bot
+i dont want a bot|i dont want to talk to a bot
+"""
 _ENGLISH_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {
     **{word: number for number, word in enumerate("一二三四五六七八九十", start=1)},
@@ -122,15 +165,6 @@ _RATING = re.compile(
 )
 _CLAUSE = re.compile("[,.!?;~，。！？；～、…]+")
 _NEGATIVE = re.compile(r"[-−]\s*[0-9]")
-
-
-def _bare(text: str) -> str:
-    """Lower case, without punctuation; Latin words one space apart, nothing between Han characters."""
-    words = text.translate(_LETTERS).split()
-    bare = words[0] if words else ""
-    for word in words[1:]:
-        bare += f" {word}" if bare[-1].isascii() and word[0].isascii() else word
-    return bare
 
 
 class _Letters(dict[int, str]):
@@ -157,7 +191,7 @@ def _phrases(lines: str, phrase: Phrase) -> dict[str, Phrase]:
     found = {}
     for line in lines.strip().splitlines():
         for one in line.split("|") if "|" in line else line.split():
-            found[_bare(one)] = phrase
+            found[bare(one)] = phrase
     return found
 
 
@@ -165,4 +199,5 @@ _PHRASES = {
     **_phrases(_GREETINGS, Phrase.GREETING),
     **_phrases(_SATISFIED, Phrase.SATISFIED),
     **_phrases(_CANCEL, Phrase.CANCEL),
+    **_phrases(_HANDOFF, Phrase.HANDOFF),
 }

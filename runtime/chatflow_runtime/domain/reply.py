@@ -33,6 +33,8 @@ class Origin(StrEnum):
     """Greeting, slot question, rating, refusal: the dialogue's own texts."""
     LLM = "llm"
     BACKUP = "backup"
+    HANDOFF = "handoff"
+    """None: the message was passed on to the person who answers. The text is empty."""
     STATIC = "static"
     SHED = "shed"
 
@@ -79,12 +81,15 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something the bot says between turns. `failed`: the message of this id gets no answer."""
+    """Something that is said between turns. `failed`: the message of this id gets no answer. `agent`: a person says it;
+    `returned`: the bot answers again; of both the id is the person's own."""
 
-    kind: Literal["closing", "ended", "failed"]
+    kind: Literal["closing", "ended", "failed", "agent", "returned"]
     text: str
     at_ms: int
     message_id: str | None = None
+    agent: str | None = None
+    """The person's name."""
 
 
 class OutboxItem(msgspec.Struct, frozen=True):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
 
 import msgspec
-from chatflow_api.runtime_config import ActionConfig, RuntimeConfig, SlotConfig
+from chatflow_api.runtime_config import ActionConfig, HandoffConfig, RuntimeConfig, SlotConfig
 
 from chatflow_runtime.domain.conversation import Memory, Scene
-from chatflow_runtime.domain.phrases import Phrase, parse_rating, phrase_of
+from chatflow_runtime.domain.normalisation import normalise
+from chatflow_runtime.domain.phrases import MAX_PHRASE_LENGTH, Phrase, bare, parse_rating, phrase_of
 
 MAX_ASKED = 3
 """A slot that was asked this often without a usable answer ends the action."""
@@ -68,7 +71,24 @@ class Answer(msgspec.Struct, frozen=True):
     resume: Collect | None = None
 
 
-Route = Greet | Cancel | AskRating | Rate | Collect | Act | Answer
+class HandOver(msgspec.Struct, frozen=True):
+    """The user wants a person: says so, or asks for what the manifest leads to one."""
+
+    reason: Literal["phrase", "intent"]
+
+
+class Relay(msgspec.Struct, frozen=True):
+    """A person answers: pass the message on."""
+
+
+Route = Greet | Cancel | AskRating | Rate | Collect | Act | Answer | HandOver | Relay
+
+
+class HandoffRules(msgspec.Struct, frozen=True):
+    """What leads to a person, beside the built-in phrases; `phrases` are bare."""
+
+    phrases: frozenset[str]
+    intent: str | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,8 @@ class Rules:
     patterns: Mapping[str, re.Pattern[str]]
     actions_by_intent: Mapping[str, ActionConfig]
     actions_by_name: Mapping[str, ActionConfig] = field(default_factory=dict)
+    handoff: HandoffRules | None = None
+    """None where nobody takes over."""
 
     @classmethod
     def of(cls, config: RuntimeConfig) -> Rules:
@@ -93,12 +115,28 @@ class Rules:
             patterns={slot.name: re.compile(slot.pattern) for slot in dialogue.slots},
             actions_by_intent={action.intent: action for action in dialogue.actions},
             actions_by_name={action.name: action for action in dialogue.actions},
+            handoff=None if dialogue.handoff is None else _handoff_rules(dialogue.handoff),
         )
+
+    @cached_property
+    def alone(self) -> Rules:
+        """The same, where no person can take over."""
+        return self if self.handoff is None else replace(self, handoff=None)
+
+
+def _handoff_rules(handoff: HandoffConfig) -> HandoffRules:
+    # One of punctuation alone would be every text of punctuation.
+    phrases = frozenset(filter(None, (bare(normalise(phrase)) for phrase in handoff.phrases)))
+    return HandoffRules(phrases, handoff.intent)
 
 
 def route(text: str, scene: Scene, memory: Memory, intent: Intent, rules: Rules) -> Route:
     """The one place where a turn is decided. `text` is normalised."""
+    if scene is Scene.HANDOFF and rules.handoff is not None:
+        return Relay()
     phrase = phrase_of(text)
+    if rules.handoff is not None and (phrase is Phrase.HANDOFF or _is_own_phrase(text, rules.handoff)):
+        return HandOver("phrase")
     if scene is Scene.COLLECT and memory.action in rules.actions_by_name:
         return _collecting(text, phrase, memory, intent, rules)
     if scene is Scene.EVALUATE and (score := parse_rating(text, rules.rating_scale)) is not None:
@@ -125,10 +163,16 @@ def _question(text: str, memory: Memory, intent: Intent, rules: Rules) -> Route:
         return Answer(is_known=True)
     if not acted_on(intent, rules):
         return Answer(is_known=False)
+    if rules.handoff is not None and intent.name == rules.handoff.intent:
+        return HandOver("intent")
     action = rules.actions_by_intent.get(intent.name)
     if action is None:
         return Answer(is_known=True)
     return _proceed(action, {**memory.slots, **_values(text, action.slots, rules)}, rules)
+
+
+def _is_own_phrase(text: str, rules: HandoffRules) -> bool:
+    return bool(rules.phrases) and len(text) <= MAX_PHRASE_LENGTH and bare(text) in rules.phrases
 
 
 def _collecting(text: str, phrase: Phrase | None, memory: Memory, intent: Intent, rules: Rules) -> Route:

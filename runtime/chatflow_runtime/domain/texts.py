@@ -45,6 +45,10 @@ class Texts:
     """Refuses a message that comes too soon after many others."""
     failed: str
     """Notice that a message gets no answer."""
+    handed_over: str
+    """Reply to a message that asks for a person."""
+    returned: str
+    """Notice that the bot answers again."""
 
     def notice(self, kind: Literal["closing", "ended"], seconds: float) -> str:
         """The text of a notice, `seconds` before the end."""
@@ -55,7 +59,7 @@ class Texts:
 
 def texts_for(config: RuntimeConfig) -> Texts:
     """The texts of a flow: its own where it has them, the built-in ones of its locale elsewhere."""
-    dialogue = config.dialogue
+    dialogue, handoff = config.dialogue, config.dialogue.handoff
     built_in = _BUILT_IN[config.locale]
     return replace(
         built_in,
@@ -65,6 +69,8 @@ def texts_for(config: RuntimeConfig) -> Texts:
         rating_ask=dialogue.rating_ask or built_in.rating_ask.replace("{scale}", str(dialogue.rating_scale)),
         closing=dialogue.closing or built_in.closing,
         ended=dialogue.ended or built_in.ended,
+        handed_over=(handoff and handoff.announce) or built_in.handed_over,
+        returned=(handoff and handoff.returned) or built_in.returned,
     )
 
 
@@ -87,6 +93,8 @@ _BUILT_IN = {
         interrupted="（已停止，改为回答您的新消息。）",
         too_fast="您发送得太快了，请稍等片刻再发。",
         failed="抱歉，您的一条消息没能得到回答，请再发一次。",
+        handed_over="好的，正在为您转接人工客服，请稍候。您可以继续留言，客服会看到完整的对话。",
+        returned="人工服务已结束，接下来由智能客服继续为您服务。",
     ),
     Locale.EN: Texts(
         greeting="Hello, I am the virtual assistant. How can I help you?",
@@ -106,5 +114,7 @@ _BUILT_IN = {
         interrupted="(Stopped, to answer your new message.)",
         too_fast="You are sending messages very quickly. Please wait a moment, then send it again.",
         failed="Sorry, one of your messages could not be answered. Please send it again.",
+        handed_over="All right, I am getting a colleague for you. Write on meanwhile; they will see the whole chat.",
+        returned="Our colleague has left the chat. The virtual assistant is here for you again.",
     ),
 }

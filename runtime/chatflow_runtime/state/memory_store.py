@@ -16,14 +16,16 @@ from chatflow_api.v1alpha1 import WhileBusy
 
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene, next_scene
 from chatflow_runtime.domain.deliveries import Delivery
+from chatflow_runtime.domain.handoff import timed_out
 from chatflow_runtime.domain.rate import Rate, charge
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
-from chatflow_runtime.errors import ClaimLost, RateLimited
+from chatflow_runtime.errors import ClaimLost, NotHandedOver, RateLimited
 from chatflow_runtime.ports import (
     Answered,
     Claimed,
     Clock,
     Committed,
+    Handoff,
     Loaded,
     NoticeText,
     Outcome,
@@ -33,6 +35,7 @@ from chatflow_runtime.ports import (
     Wait,
     Waiting,
     Watch,
+    Word,
 )
 from chatflow_runtime.state.memory_hooks import HookStreams
 from chatflow_runtime.state.rules import Rules
@@ -71,6 +74,9 @@ class _User:
     history: list[Message] = field(default_factory=list)
     outbox: list[OutboxItem] = field(default_factory=list)
     seen: dict[str, _Seen] = field(default_factory=dict)
+    handoff: str | None = None
+    words: dict[str, str] = field(default_factory=dict)
+    """Outbox ids of what a person said, by the person's message ids."""
 
 
 class MemoryStore:
@@ -135,7 +141,8 @@ class MemoryStore:
         now_ms = self._clock.now_ms()
         if claim.entry is not None:
             self._remember(user, claim.entry)
-        self._remember(user, Message("assistant", outcome.reply.text, now_ms, turn.message_id))
+        if outcome.reply.text:
+            self._remember(user, Message("assistant", outcome.reply.text, now_ms, turn.message_id))
         item = self._send(user, outcome.reply)
         user.revision += 1
         user.seen[turn.message_id] = _Seen(user.revision, answered=item.id)
@@ -146,6 +153,9 @@ class MemoryStore:
         if user.scene is not Scene.END:
             user.deadline_ms = now_ms + self._rules.ttl_ms
             self._due_of(turn.uid)[turn.uid] = user.deadline_ms - self._rules.notice_ms
+        if outcome.delivery is not None:
+            self.tell(turn.uid, outcome.delivery)
+            user.handoff = outcome.delivery.handoff_id or user.handoff
         for record in outcome.records:
             self._keep(turn.uid, record)
         self._watches.wake(turn.uid)
@@ -231,7 +241,7 @@ class MemoryStore:
 
     def _claim(self, user: _User, turn: Turn, now_ms: int) -> Claimed:
         user.queue.pop(turn.message_id, None)
-        if user.scene is Scene.END or 0 < user.deadline_ms <= now_ms:
+        if user.scene is Scene.END or (0 < user.deadline_ms <= now_ms and user.handoff is None):
             user.scene, user.memory, user.deadline_ms, user.is_notified = Scene.GREETING, Memory(), 0, False
             user.generation += 1
             user.history.clear()
@@ -246,7 +256,7 @@ class MemoryStore:
         if seen is None or seen.unanswered_in != user.generation:
             entry = Message("user", turn.text, now_ms, turn.message_id)
         user.claim = _Claim(turn.message_id, turn.owner, now_ms + self._rules.lease_ms, entry)
-        return Claimed(Conversation(user.scene, user.revision, user.memory, tuple(user.history)))
+        return Claimed(Conversation(user.scene, user.revision, user.memory, tuple(user.history), user.handoff))
 
     def _owned(self, turn: Turn) -> _Claim:
         claim = self._users.get(turn.uid, _User()).claim
@@ -264,6 +274,7 @@ class MemoryStore:
         elif user.deadline_ms <= now_ms:
             del due[uid]
             user.scene = next_scene(user.scene, Event.TIMED_OUT)
+            self._end_handoff(uid, user, timed_out(uid, now_ms))
             self.notify(uid, Notice("ended", self._notice_text("ended", 0), now_ms))
             return True
         elif self._rules.notice_ms > 0 and not user.is_notified and user.deadline_ms - self._rules.notice_ms <= now_ms:
@@ -291,6 +302,37 @@ class MemoryStore:
         """Leave word for a webhook where there is any, for the twin of the inbox."""
         if delivery is not None:
             self.hooks.tell(uid, delivery, str(self._next_id()))
+
+    def speak(self, word: Word, end: Delivery) -> str:
+        """What a person says or does, for the twin of the handoffs."""
+        user = self._users.get(word.uid, _User())
+        if word.message_id in user.words:
+            return user.words[word.message_id]
+        if user.handoff is None:
+            raise NotHandedOver(f"the conversation is in scene {user.scene}; nobody has asked for a person")
+        if word.text:
+            at_ms = word.notice.at_ms
+            self._remember(user, Message("assistant", word.text, at_ms, word.message_id, word.agent))
+        user.words[word.message_id] = self._send(user, word.notice).id
+        if word.ends:
+            user.scene = next_scene(user.scene, Event.RETURNED)
+            self._end_handoff(word.uid, user, end)
+            if user.claim is not None:
+                user.claim.owner, user.claim.until_ms = "", 0
+        user.deadline_ms, user.is_notified = self._clock.now_ms() + self._rules.ttl_ms, False
+        self._due_of(word.uid)[word.uid] = user.deadline_ms - self._rules.notice_ms
+        self._watches.wake(word.uid)
+        return user.words[word.message_id]
+
+    def handoff(self, uid: str) -> Handoff:
+        """Where a conversation stands, for the twin of the handoffs."""
+        user = self._users.get(uid, _User())
+        return Handoff(user.scene, user.handoff, tuple(user.history))
+
+    def _end_handoff(self, uid: str, user: _User, end: Delivery) -> None:
+        if user.handoff is not None:
+            self.tell(uid, msgspec.structs.replace(end, handoff_id=user.handoff))
+            user.handoff = None
 
     def answered_at(self, uid: str, message_id: str) -> str | None:
         """The outbox id of the reply to a message, for the twin of the inbox."""

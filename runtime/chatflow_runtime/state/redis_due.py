@@ -10,9 +10,11 @@ import msgspec
 from chatflow_api import names
 
 from chatflow_runtime.domain.conversation import Event
+from chatflow_runtime.domain.deliveries import Hook
+from chatflow_runtime.domain.handoff import timed_out
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.ports import Clock, NoticeText, Record
-from chatflow_runtime.state.codec import NOTICES, RECORDS
+from chatflow_runtime.state.codec import DELIVERIES, NOTICES, RECORDS
 from chatflow_runtime.state.link import Link
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
@@ -66,10 +68,12 @@ class RedisDueStore:
             left_s = math.ceil(left_ms / 1000)
             status, *rest = await self._link.run(
                 self._scripts.settle,
-                3,
+                5,
                 names.conversation_key(self._flow, uid),
                 names.due_key(self._flow, partition),
                 names.outbox_key(self._flow, uid),
+                names.hooks_key(self._flow, partition),
+                names.dead_key(self._flow, partition),
                 self._now(),
                 uid,
                 Event.TIMED_OUT,
@@ -77,6 +81,10 @@ class RedisDueStore:
                 NOTICES.encode(Notice("closing", self._notice_text("closing", left_s), now_ms)),
                 NOTICES.encode(Notice("ended", self._notice_text("ended", 0), now_ms)),
                 names.wake_channel(self._flow, partition),
+                Hook.HANDOFF,
+                DELIVERIES.encode(timed_out(uid, now_ms)),
+                names.work_channel(self._flow, partition),
+                partition,
             )
             if status != Status.OTHER_TIME:
                 return status in (Status.CLOSING, Status.ENDED)

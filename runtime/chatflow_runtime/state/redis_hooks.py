@@ -18,6 +18,19 @@ from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Script, Status, render
 from chatflow_runtime.state.wire import Argument
 
+_KNOWN_BY_SCRIPTS = {b"o": "outbox_id", b"h": "handoff_id"}
+"""What lua/tell.lua notes beside a delivery, because only the script that leaves it knows."""
+
+
+def told_with(flow: str, uid: str, delivery: Delivery | None) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+    """Keys and arguments with which a script leaves a delivery; none of them where there is none to leave."""
+    if delivery is None:
+        return (), ()
+    number = names.partition(uid)
+    keys = (names.hooks_key(flow, number), names.dead_key(flow, number))
+    channel = names.work_channel(flow, number)
+    return keys, (delivery.hook, DELIVERIES.encode(delivery), delivery.handoff_id or "", channel, number)
+
 
 class RedisHooks:
     """HookReader over a worker's connection."""
@@ -40,9 +53,8 @@ class RedisHooks:
             return None
         fields = dict(zip(rows[0][1][::2], rows[0][1][1::2], strict=True))
         delivery = DELIVERIES.decode(fields[b"d"])
-        if b"o" in fields:
-            delivery = msgspec.structs.replace(delivery, outbox_id=fields[b"o"].decode())
-        return delivery
+        known = {name: fields[key].decode() for key, name in _KNOWN_BY_SCRIPTS.items() if key in fields}
+        return msgspec.structs.replace(delivery, **known) if known else delivery
 
     async def sent(self, lease: Lease, pending: Pending, why: str | None = None) -> None:
         """One has been told; or is given up, and kept with the reason why."""

@@ -35,6 +35,7 @@ from chatflow_runtime.state.codec import MEMORIES, MESSAGES, NOTICES, RECORDS, R
 from chatflow_runtime.state.connection import Patience
 from chatflow_runtime.state.keys import keys_of
 from chatflow_runtime.state.link import Link, link_to
+from chatflow_runtime.state.redis_hooks import told_with
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
 from chatflow_runtime.state.stream_id import StreamId
@@ -107,25 +108,29 @@ class RedisStore:
         """Move the scene, append message and reply to the history, the reply to the outbox; ClaimLost when the claim or
         the revision is not the loaded one."""
         keys = keys_of(self._flow, turn.uid)
+        where, told = told_with(self._flow, turn.uid, outcome.delivery)
+        said = outcome.reply.text
         result = await self._link.run(
             self._scripts.commit,
-            6,
+            6 + len(where),
             keys.conversation,
             keys.history,
             keys.replies,
             keys.outbox,
             keys.due,
             keys.records,
+            *where,
             self._now(),
             turn.message_id,
             turn.owner,
             conversation.revision,
             outcome.event,
             MEMORIES.encode(outcome.memory),
-            MESSAGES.encode(Message("assistant", outcome.reply.text, self._at_ms(), turn.message_id)),
+            MESSAGES.encode(Message("assistant", said, self._at_ms(), turn.message_id)) if said else b"",
             REPLIES.encode(outcome.reply),
             turn.uid,
             keys.channel,
+            *told,
             *[RECORDS.encode(record) for record in outcome.records],
         )
         _check(result, turn)
@@ -227,13 +232,14 @@ def _check(result: list[Any], turn: Turn) -> None:
 def _loaded(result: list[Any], history: list[bytes], uid: str) -> Loaded:
     match Status(result[0]):
         case Status.CLAIMED:
-            _, scene, revision, memory = result
+            _, scene, revision, memory, handoff = result
             return Claimed(
                 Conversation(
                     scene=Scene(scene.decode()),
                     revision=revision,
                     memory=MEMORIES.decode(memory) if memory else Memory(),
                     history=tuple(MESSAGES.decode_all(history)),
+                    handoff=None if handoff is None else handoff.decode(),
                 )
             )
         case Status.ANSWERED:

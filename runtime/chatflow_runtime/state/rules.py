@@ -75,7 +75,8 @@ class Rules:
             ttl_ms=round(state.ttl_s * 1000),
             notice_ms=round(state.closing_notice_s * 1000),
             history_messages=state.history_messages,
-            while_busy={scene: while_busy.get(scene, first) for scene in Scene},
+            # What is said to a person is neither refused nor interrupted.
+            while_busy={scene: while_busy.get(scene, first) for scene in Scene} | {Scene.HANDOFF: WhileBusy.ENQUEUE},
             user_rate=Rate(limits.per_user.interval_ms, limits.per_user.burst),
             address_rate=Rate(limits.per_address.interval_ms, limits.per_address.burst),
         )

@@ -76,6 +76,8 @@ class Scripts:
     backlog: Script
     hooks: Script
     sent: Script
+    agent: Script
+    handoff: Script
 
     def all(self) -> tuple[Script, ...]:
         """For SCRIPT LOAD when a connection begins."""
@@ -96,11 +98,11 @@ def render(rules: Rules) -> Scripts:
     return Scripts(
         load=script("load", clock, envelope, history, seen, gcra, _while_busy(rules)),
         renew=script("renew", clock, envelope),
-        commit=script("commit", clock, envelope, history, seen, lookups),
+        commit=script("commit", clock, envelope, history, seen, tell, lookups),
         release=script("release", envelope),
         rate=script("rate", envelope, lookups),
         due=script("due", clock),
-        settle=script("settle", clock, envelope, lookups),
+        settle=script("settle", clock, envelope, tell, lookups),
         attend=script("attend", clock),
         lease=script("lease", clock),
         free=script("free"),
@@ -110,6 +112,8 @@ def render(rules: Rules) -> Scripts:
         bury=script("bury", holds, removal, tell),
         hooks=script("hooks", holds),
         sent=script("sent", holds),
+        agent=script("agent", clock, envelope, history, tell, lookups),
+        handoff=script("handoff", envelope),
         meter=script("meter", clock, gcra),
         backlog=script("backlog", clock),
     )

@@ -19,6 +19,7 @@ from chatflow_runtime.web.departure import Departures
 from chatflow_runtime.web.dispatch import FastPath
 from chatflow_runtime.web.events import Events
 from chatflow_runtime.web.gate import Gate
+from chatflow_runtime.web.handoffs import Desk
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.pages import create_pages
 from chatflow_runtime.web.problems import Problems
@@ -47,6 +48,7 @@ def create_app(
     entry: Entry,
     health: Health | None = None,
     timing: Timing | None = None,
+    desk: Desk | None = None,
 ) -> ASGIApp:
     """The gateway as an ASGI application. When `health` begins to drain, open event streams and WebSockets end."""
     streams = Streams(metrics)
@@ -80,4 +82,4 @@ def create_app(
         "/v1/events": ("GET", Events(services).events),
         "/v1/chat/completions": ("POST", Completions(services).complete),
     }
-    return FastPath(routes, {"/v1/ws": WebSocket(services, origins)}, create_pages(services), origins, problems)
+    return FastPath(routes, {"/v1/ws": WebSocket(services, origins)}, create_pages(services, desk), origins, problems)

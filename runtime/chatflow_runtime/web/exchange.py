@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.web.origins import Headers, Origins
-from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, Problems
+from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, Problem, Problems
 
 JSON = b"application/json"
 CHALLENGE = (b"www-authenticate", b'Bearer realm="chatflow"')
@@ -86,7 +86,7 @@ class Exchange:
         """The whole request body; BodyTooLarge beyond `limit` bytes, ClientLeft when it never comes whole."""
         length = self.headers.get(b"content-length")
         if length is not None and int(length) > limit:
-            raise _too_large(int(length), limit)
+            raise too_large(int(length), limit)
         body: bytes = b""
         while True:
             message = await self.receive()
@@ -95,7 +95,7 @@ class Exchange:
             body += message.get("body", b"")
             # Bodies in chunks come without a length.
             if len(body) > limit:
-                raise _too_large(len(body), limit)
+                raise too_large(len(body), limit)
             if not message.get("more_body", False):
                 return body
 
@@ -128,9 +128,7 @@ class Exchange:
         if self.has_begun:
             await self.write(self.style.frame(problem), more=False)
             return
-        extra = list(headers or ()) + retry_after(problem.retry_after_s)
-        if problem.status == 401:
-            extra.append(CHALLENGE)
+        extra = list(headers or ()) + failure_headers(problem)
         await self.respond(problem.status, self.style.body(problem), self.style.content_type, extra)
 
     async def decorated_send(self, message: Message) -> None:
@@ -154,11 +152,17 @@ def retry_after(seconds: int | None) -> list[tuple[bytes, bytes]]:
     return [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
 
 
+def failure_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
+    """What goes along with a problem: when to try again, and how to say who one is."""
+    return retry_after(problem.retry_after_s) + ([CHALLENGE] if problem.status == 401 else [])
+
+
 def query_parameter(scope: Scope, name: str) -> str | None:
     """A parameter of the query string, the last of several; None when it is missing."""
     given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
     return None if given is None else given[-1]
 
 
-def _too_large(length: int, limit: int) -> BodyTooLarge:
+def too_large(length: int, limit: int) -> BodyTooLarge:
+    """The error for a body that is longer than a route takes."""
     return BodyTooLarge(f"the request body has at least {length} bytes; send at most {limit}")

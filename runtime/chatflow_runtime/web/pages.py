@@ -17,6 +17,8 @@ from chatflow_runtime.web import assets, wire
 from chatflow_runtime.web.completion_types import Model, ModelList
 from chatflow_runtime.web.dispatch import REQUEST_ID
 from chatflow_runtime.web.docs import openapi
+from chatflow_runtime.web.exchange import failure_headers
+from chatflow_runtime.web.handoffs import Desk, HandoffRoutes
 from chatflow_runtime.web.problems import PROBLEM_STYLE, MethodRefused, RouteUnknown
 from chatflow_runtime.web.services import Services
 
@@ -33,8 +35,8 @@ class Pages(FastAPI):
         return self.openapi_schema
 
 
-def create_pages(services: Services) -> Pages:
-    """The application behind the fast path."""
+def create_pages(services: Services, desk: Desk | None = None) -> Pages:
+    """The application behind the fast path. The routes of agents are there where a flow has a desk."""
     app = Pages(title=openapi.TITLE, version=openapi.VERSION, docs_url=None, redoc_url=None, redirect_slashes=False)
     files = {"/": assets.page("page.html"), "/docs": assets.page("docs.html"), "/widget.js": assets.widget()}
     config = wire.encode(_widget_config(services))
@@ -53,13 +55,20 @@ def create_pages(services: Services) -> Pages:
     for path, endpoint in (endpoints | dict.fromkeys(files, send_file)).items():
         app.add_api_route(path, endpoint, methods=["GET", "HEAD"])
 
+    if desk is not None:
+        HandoffRoutes(services, desk).add_to(app)
+
     async def as_problem(request: Request, error: Exception) -> Response:
         problem = services.problems.of(_translated(request, error), request.scope[REQUEST_ID])
         media_type = PROBLEM_STYLE.content_type.decode()
-        headers = error.headers if isinstance(error, HTTPException) else None
-        return Response(PROBLEM_STYLE.body(problem), problem.status, headers, media_type)
+        response = Response(PROBLEM_STYLE.body(problem), problem.status, media_type=media_type)
+        response.headers.update((error.headers or {}) if isinstance(error, HTTPException) else {})
+        for name, value in failure_headers(problem):
+            response.headers[name.decode()] = value.decode()
+        return response
 
     app.add_exception_handler(HTTPException, as_problem)
+    app.add_exception_handler(ChatFlowError, as_problem)
     app.add_exception_handler(Exception, as_problem)
     return app
 
@@ -78,6 +87,8 @@ def _widget_config(services: Services) -> wire.WidgetConfig:
 
 def _translated(request: Request, error: Exception) -> ChatFlowError:
     path = request.url.path
+    if isinstance(error, ChatFlowError):
+        return error
     if isinstance(error, HTTPException) and error.status_code == 405:
         return MethodRefused(f"{path} does not take {request.method}; /docs lists the routes and their methods")
     if isinstance(error, HTTPException):

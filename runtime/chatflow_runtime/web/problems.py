@@ -84,6 +84,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.KeysUnavailable: Entry(503, "Issuer is unavailable", _INSIDE, retry_after_s=5),
     errors.RateLimited: Entry(429, "Too many requests"),
     errors.ConversationBusy: Entry(409, "Conversation is busy", retry_after_s=1),
+    errors.NotHandedOver: Entry(409, "Not handed over"),
     errors.InboxFull: Entry(503, "Too many messages wait", retry_after_s=5),
     errors.LeaseLost: Entry(500, "Partition was taken over", _INSIDE),
     errors.ClaimLost: Entry(409, "Turn was taken over", retry_after_s=1),

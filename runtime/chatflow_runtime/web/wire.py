@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from chatflow_runtime.domain.conversation import Scene
+from chatflow_runtime.domain.conversation import Message, Scene
 from chatflow_runtime.domain.reply import Citation, Notice, Origin, OutboxItem, Reply, Rung, Usage
 from chatflow_runtime.errors import InvalidMessage, MessageTooLong
 from chatflow_runtime.web.problems import MalformedRequest, Problem
@@ -90,13 +90,20 @@ class DeltaEvent(msgspec.Struct, frozen=True):
 
 
 class NoticeEvent(msgspec.Struct, frozen=True):
-    """What the bot says between turns: the conversation is about to close or has ended, or a message gets no answer."""
+    """What is said between turns: the conversation is about to close or has ended, a message gets no answer, a person
+    says something in the place of the bot, or the bot answers again."""
 
     id: StreamId
-    kind: Literal["closing", "ended", "failed"]
+    kind: Literal["closing", "ended", "failed", "agent", "returned"]
     text: str
     at_ms: int
-    message_id: Annotated[str | None, Meta(description="The message that gets no answer, with `failed`.")] = None
+    message_id: Annotated[
+        str | None,
+        Meta(
+            description="With `failed` the message that gets no answer; with `agent` and `returned` the desk's own id."
+        ),
+    ] = None
+    agent: Annotated[str | None, Meta(description="Who says it, with `agent` and `returned`.")] = None
 
 
 class RatingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +127,50 @@ class Session(msgspec.Struct, frozen=True):
     uid: str
     token: Annotated[str, Meta(description="Send it as `Authorization: Bearer`.")]
     expires_at_ms: Annotated[int, Meta(description="Unix time in ms; exchange it for a fresh one before.")]
+
+
+class TranscriptMessage(msgspec.Struct, frozen=True):
+    """What was said. `assistant` is the bot, `agent` a person in its place."""
+
+    role: Literal["user", "assistant", "agent"]
+    text: str
+    at_ms: int
+    message_id: str
+    agent: str | None = None
+
+
+AgentName = Annotated[str, Meta(max_length=80, description="The name that users see.")]
+
+
+class AgentMessageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a person says to the user."""
+
+    message_id: Annotated[Id, Meta(description="The desk's own id of it. Sent again it takes effect once.")]
+    text: Annotated[str, Meta(description="What the person says.", extra_json_schema={"minLength": 1})]
+    agent: AgentName | None = None
+
+
+class ReturnRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The bot shall answer again."""
+
+    message_id: Id | None = None
+    text: Annotated[str | None, Meta(description="Last words, instead of the built-in ones.")] = None
+    agent: AgentName | None = None
+
+
+class AgentMessageKept(msgspec.Struct, frozen=True):
+    """It stands in the user's outbox."""
+
+    id: StreamId
+
+
+class HandoffView(msgspec.Struct, frozen=True):
+    """Where a conversation stands, and what was said of late."""
+
+    uid: str
+    scene: Scene
+    handoff_id: Annotated[str | None, Meta(description="null unless a person answers.")]
+    transcript: tuple[TranscriptMessage, ...]
 
 
 class WidgetConfig(msgspec.Struct, frozen=True):
@@ -223,7 +274,13 @@ def reply_of(item: OutboxItem, kind: type[ReplyType]) -> ReplyType:
 
 def notice_of(item_id: str, notice: Notice, kind: type[NoticeType]) -> NoticeType:
     """A notice of the outbox, as a client sees it."""
-    return kind(item_id, notice.kind, notice.text, notice.at_ms, notice.message_id)
+    return kind(item_id, notice.kind, notice.text, notice.at_ms, notice.message_id, notice.agent)
+
+
+def said_by(message: Message) -> TranscriptMessage:
+    """A message of the history as desks see it: who of three has said it."""
+    role: Literal["user", "assistant", "agent"] = "agent" if message.agent is not None else message.role
+    return TranscriptMessage(role, message.text, message.at_ms, message.message_id, message.agent)
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | str, wanted: str) -> T:

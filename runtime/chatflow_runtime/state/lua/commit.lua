@@ -1,8 +1,10 @@
 -- Purpose: commit a turn: scene, memory, history, reply, deadline, records and wake-up, all or nothing.
--- KEYS: 1 conversation, 2 history, 3 replies by message id, 4 outbox, 5 due users, 6 records
+-- KEYS: 1 conversation, 2 history, 3 replies by message id, 4 outbox, 5 due users, 6 records; where a webhook is told:
+--   7 hooks, 8 dead letters
 -- ARGV: 1 now in ms or '', 2 message id, 3 owner token, 4 revision loaded, 5 event, 6 memory,
---   7 reply as the history keeps it, 8 reply as the outbox keeps it, 9 uid, 10 wake-up channel, 11... records;
---   6, 7, 8 and 11 are opaque
+--   7 reply as the history keeps it, '' for none, 8 reply as the outbox keeps it, 9 uid, 10 wake-up channel;
+--   where a webhook is told: whose it is, the delivery, id of the handoff that lasts from now on or '', work channel,
+--   partition; then records; 6, 7, 8, the delivery and records are opaque
 -- Returns: {DONE, outbox id, revision} | {LOST} | {TOO_NEW, schema}
 -- Complexity: O(waiters + records); every TIDY turns O(TIDY) to drop old replies,
 --   every OUTBOX turns O(OUTBOX) to drop forgotten message ids.
@@ -13,10 +15,13 @@ local state = read(KEYS[1])
 if state.v > SCHEMA then return {TOO_NEW, state.v} end
 if not owns(state, id, ARGV[3]) or state.r ~= tonumber(ARGV[4]) then return {LOST} end
 
-if state.c[4] == '' then
+local said = state.c[4]
+if ARGV[7] == '' then
+  if said ~= '' then push(KEYS[2], said) end
+elseif said == '' then
   push(KEYS[2], ARGV[7])
 else
-  push(KEYS[2], state.c[4], ARGV[7])
+  push(KEYS[2], said, ARGV[7])
 end
 
 local at = redis.call('XADD', KEYS[4], '*', 'r', ARGV[8])
@@ -46,7 +51,13 @@ else
     redis.call('ZADD', KEYS[5], due, uid)
   end
 end
-for i = 11, #ARGV do redis.call('XADD', KEYS[6], 'MAXLEN', '~', RECORDS, '*', 'd', ARGV[i]) end
+local rest = 11
+if KEYS[7] then
+  tell(KEYS[7], KEYS[8], ARGV[14], ARGV[15], 'k', ARGV[11], 'u', uid, 'd', ARGV[12])
+  if ARGV[13] ~= '' then state.h = ARGV[13] end
+  rest = 16
+end
+for i = rest, #ARGV do redis.call('XADD', KEYS[6], 'MAXLEN', '~', RECORDS, '*', 'd', ARGV[i]) end
 local is_stale = now - state.x > REFRESH_MS
 if is_stale then state.x = now end
 write(KEYS[1], state)

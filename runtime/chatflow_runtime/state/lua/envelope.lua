@@ -7,6 +7,7 @@
 --   x  when a commit last set the expiry of this key and those beside it, ms; once in REFRESH_MS is enough, since they
 --      outlive the deadline by more than that
 --   c  claim: {message id, owner, end of the lease in ms, history entry or '' when the history holds it already}
+--   h  the handoff that lasts, its id
 --   q  waiting messages, first come first: {message id, end of its place in ms, message id, ...}
 -- A value of an older schema lacks fields; they take the values of a new conversation. Callers refuse a newer one.
 local function read(key)

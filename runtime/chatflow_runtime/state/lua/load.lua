@@ -1,11 +1,11 @@
 -- Purpose: claim a turn and read the conversation, or tell why not. A conversation that has ended or is past its
---   deadline starts afresh. A claim of another message that is taken over leaves its text in the history, unanswered.
+--   deadline starts afresh; a handoff lasts until settle.lua ends it, which tells the person. A claim of another message that is taken over leaves its text in the history, unanswered.
 --   The history itself is read by a plain LRANGE sent along behind: through Lua its kilobytes would cost more than all
 --   the rest (20 messages: 31 us against 8), and while the claim holds nobody else writes to it.
 -- KEYS: 1 conversation, 2 history, 3 replies by message id, 4 outbox, 5 the user's rate
 -- ARGV: 1 now in ms or '', 2 message id, 3 owner token, 4 message as the history keeps it (opaque), 5 uid,
 --   6 wake-up channel, 7 '1' for a message that counts towards the user's rate
--- Returns: {CLAIMED, scene, revision, memory} | {ANSWERED, outbox id, {field, value}}
+-- Returns: {CLAIMED, scene, revision, memory, id of the handoff that lasts or nil} | {ANSWERED, outbox id, {field, value}}
 --   | {ATTACHED, retry in ms} | {QUEUED, retry in ms} | {REJECTED, scene} | {TOO_NEW, schema}
 --   | {LIMITED, retry in ms}
 -- Complexity: O(waiters), bounded. Time: the server's, unless given.
@@ -67,7 +67,7 @@ if place then
 end
 if #queue == 0 then state.q = nil end
 
-if state.s == 'end' or (state.d > 0 and state.d <= now) then
+if state.s == 'end' or (state.d > 0 and state.d <= now and not state.h) then
   state.s, state.m, state.d, state.n, state.g, state.x = FIRST_SCENE, '', 0, nil, state.g + 1, 0
   redis.call('DEL', KEYS[2])
 end
@@ -86,4 +86,4 @@ local is_kept = unanswered_in and tonumber(unanswered_in) == state.g
 state.c = {id, owner, now + LEASE_MS, is_kept and '' or ARGV[4]}
 write(KEYS[1], state)
 if now - state.x > REFRESH_MS then redis.call('PEXPIRE', KEYS[1], KEEP_MS) end
-return {CLAIMED, state.s, state.r, state.m}
+return {CLAIMED, state.s, state.r, state.m, state.h or false}

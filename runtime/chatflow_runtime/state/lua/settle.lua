@@ -1,8 +1,9 @@
 -- Purpose: look at a due user's real deadline: send the closing notice once, end the conversation, or set the next time.
 --   A turn under way or waiting always wins.
--- KEYS: 1 conversation, 2 due users, 3 outbox
+-- KEYS: 1 conversation, 2 due users, 3 outbox, 4 hooks, 5 dead letters
 -- ARGV: 1 now in ms or '', 2 uid, 3 event, 4 ms that the closing notice names, 5 closing notice (opaque),
---   6 last words (opaque), 7 wake-up channel
+--   6 last words (opaque), 7 wake-up channel; for a handoff that ends: 8 whose webhook, 9 delivery (opaque),
+--   10 work channel, 11 partition
 -- Returns: {CLOSING} | {ENDED} | {POSTPONED} | {GONE} | {OTHER_TIME, ms left} | {TOO_NEW, schema}
 -- Complexity: O(waiters + log due users). Time: the server's, unless given.
 local now = time_ms(ARGV[1])
@@ -35,6 +36,10 @@ end
 local notice, status
 if state.d <= now then
   state.s = next_scene(state.s, ARGV[3])
+  if state.h then
+    tell(KEYS[4], KEYS[5], ARGV[10], ARGV[11], 'k', ARGV[8], 'u', uid, 'd', ARGV[9], 'h', state.h)
+    state.h = nil
+  end
   set_due(nil)
   notice, status = ARGV[6], ENDED
 elseif not state.n and NOTICE_MS > 0 and state.d - NOTICE_MS <= now then

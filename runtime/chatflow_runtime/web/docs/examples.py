@@ -100,6 +100,57 @@ MESSAGE_FAILED: Pair = {
     "en": _failed("u-1002", "Sorry, one of your messages could not be answered. Please send it again."),
 }
 
+_HANDOFF_ID = "h-0f7d1c2b9a8e4d3c5b6a7988"
+
+
+def _transcript(asked: str, said: str, name: str, answer: str) -> tuple[wire.TranscriptMessage, ...]:
+    return (
+        wire.TranscriptMessage("user", asked, _AT_MS - 9_000, "m-1"),
+        wire.TranscriptMessage("assistant", answer, _AT_MS - 8_000, "m-1"),
+        wire.TranscriptMessage("user", said, _AT_MS, "m-2"),
+        wire.TranscriptMessage("agent", "…", _AT_MS + 30_000, "a-1", name),
+    )
+
+
+_TRANSCRIPTS = {
+    "zh": _transcript(_ZH_QUESTION, "转人工", "小周", _ZH_REPLY.text),
+    "en": _transcript(_EN_QUESTION, "talk to a human", "Ann", _EN_REPLY.text),
+}
+_USERS = {"zh": "u-1001", "en": "u-1002"}
+HANDOFF_REQUESTED: Pair = {
+    language: webhooks.HandoffRequestedPayload(
+        _AT,
+        webhooks.RequestedHandoff(
+            _HANDOFF_ID, _USERS[language], "m-2", "phrase", Scene.ANSWER, {}, said[:3], is_cut=False
+        ),
+    )
+    for language, said in _TRANSCRIPTS.items()
+}
+HANDOFF_MESSAGE: Pair = {
+    language: webhooks.HandoffMessagePayload(
+        _AT,
+        webhooks.HandoffWord(_HANDOFF_ID, _USERS[language], wire.TranscriptMessage("user", text, _AT_MS, "m-3")),
+    )
+    for language, text in (("zh", "订单号是 QH20260001"), ("en", "My invoice is INV-2026-0001"))
+}
+HANDOFF_ENDED: Pair = {
+    language: webhooks.HandoffEndedPayload(_AT, webhooks.EndedHandoff(_HANDOFF_ID, uid, "returned"))
+    for language, uid in _USERS.items()
+}
+AGENT_MESSAGE: Pair = {
+    "zh": wire.AgentMessageRequest("a-1", "您好，我是客服小周，正在为您查询。", "小周"),
+    "en": wire.AgentMessageRequest("a-1", "Hello, this is Ann. I am looking into it.", "Ann"),
+}
+AGENT_RETURN: Pair = {
+    "zh": wire.ReturnRequest("a-2", "已为您处理完毕，祝您生活愉快。", "小周"),
+    "en": wire.ReturnRequest("a-2", "That is settled. Have a nice day!", "Ann"),
+}
+AGENT_KEPT: Pair = dict.fromkeys(("zh", "en"), wire.AgentMessageKept("1785000030000-0"))
+HANDOFF_VIEW: Pair = {
+    language: wire.HandoffView(_USERS[language], Scene.HANDOFF, _HANDOFF_ID, said)
+    for language, said in _TRANSCRIPTS.items()
+}
+
 RATING_REQUEST: Pair = {
     "zh": wire.RatingRequest(5, "u-1001", "很快就解决了", "m-3"),
     "en": wire.RatingRequest(4, "u-1002", "Quick and to the point", "m-3"),

@@ -55,6 +55,10 @@ _TYPES: Sequence[Any] = (
     completions.ModelList,
     problems.Problem,
     webhooks.Payload,
+    wire.AgentMessageRequest,
+    wire.ReturnRequest,
+    wire.AgentMessageKept,
+    wire.HandoffView,
 )
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -90,6 +94,11 @@ _TAGS: list[Node] = [
         "description": "The same chat in OpenAI's protocol; use the `openai` client with this base URL.",
     },
     {"name": "widget", "description": "The web component and the page."},
+    {
+        "name": "handoff",
+        "description": "Agents answer in the place of the bot, where the manifest has `dialogue.handoff`. The bearer"
+        " token is one of the desk's own keys.",
+    },
     {"name": "webhooks", "description": "What the flow posts to addresses of yours that the manifest names."},
 ]
 _OPENAI_ERROR: Node = {
@@ -122,6 +131,13 @@ def _paths() -> Node:
         "/v1/ws": {"get": _websocket()},
         "/v1/ratings": {"post": _ratings()},
         "/v1/chat/completions": {"post": _completions()},
+        "/v1/handoffs/{uid}": {"get": _handoff()},
+        "/v1/handoffs/{uid}/messages": {
+            "post": _agent("agentMessage", "Say something", "AgentMessageRequest", examples.AGENT_MESSAGE)
+        },
+        "/v1/handoffs/{uid}/return": {
+            "post": _agent("agentReturn", "Let the bot answer again", "ReturnRequest", examples.AGENT_RETURN)
+        },
         "/v1/models": {"get": _get("models", "openai", "The flow, as a model", "ModelList", examples.MODELS)},
         "/v1/config": {
             "get": _get("config", "widget", "What the widget shows", "WidgetConfig", examples.WIDGET_CONFIG)
@@ -131,10 +147,54 @@ def _paths() -> Node:
     }
 
 
+def _handoff() -> Node:
+    return {
+        "operationId": "handoff",
+        "tags": ["handoff"],
+        "summary": "Where a conversation stands, and what was said",
+        "security": _BY_HEADER,
+        "parameters": [_parameter("uid", "path", "The user.", "u-1001", required=True)],
+        "responses": {
+            "200": {
+                "description": "Also of conversations that the bot answers.",
+                "content": {"application/json": _content("HandoffView", examples.HANDOFF_VIEW)},
+            },
+            **_problems(errors.CredentialInvalid("the credential is not known here")),
+        },
+    }
+
+
+def _agent(operation: str, summary: str, schema: str, pair: examples.Pair) -> Node:
+    return {
+        "operationId": operation,
+        "tags": ["handoff"],
+        "summary": summary,
+        "description": "It stands in the history and comes to the user like a reply of the bot, as a notice of the kind"
+        " `agent` or `returned`. Sent again with the same `message_id` it takes effect once.",
+        "security": _BY_HEADER,
+        "parameters": [_parameter("uid", "path", "The user.", "u-1001", required=True)],
+        "requestBody": _body(schema, pair),
+        "responses": {
+            "200": {
+                "description": "It is kept, under this id of the outbox.",
+                "content": {"application/json": _content("AgentMessageKept", examples.AGENT_KEPT)},
+            },
+            **_problems(
+                errors.CredentialInvalid("the credential is not known here"),
+                errors.NotHandedOver("the conversation is in scene answer; nobody has asked for a person"),
+                errors.InvalidMessage("the text '' is empty; send the user's words"),
+            ),
+        },
+    }
+
+
 def _webhooks() -> Node:
     return {
         "message.answered": {"post": _webhook("MessageAnsweredPayload", examples.MESSAGE_ANSWERED)},
         "message.failed": {"post": _webhook("MessageFailedPayload", examples.MESSAGE_FAILED)},
+        "handoff.requested": {"post": _webhook("HandoffRequestedPayload", examples.HANDOFF_REQUESTED)},
+        "handoff.message": {"post": _webhook("HandoffMessagePayload", examples.HANDOFF_MESSAGE)},
+        "handoff.ended": {"post": _webhook("HandoffEndedPayload", examples.HANDOFF_ENDED)},
     }
 
 

@@ -33,6 +33,7 @@
       log: "对话",
       you: "我：",
       bot: "客服：",
+      agent: "人工客服",
       typing: "正在输入",
       online: "在线",
       connecting: "连接中…",
@@ -72,6 +73,7 @@
       log: "Conversation",
       you: "You: ",
       bot: "Support: ",
+      agent: "Our colleague",
       typing: "Typing",
       online: "Online",
       connecting: "Connecting…",
@@ -160,12 +162,13 @@ svg.stroke { fill: none; stroke: currentColor; stroke-width: 2; stroke-linecap: 
 .log:focus-visible { outline-offset: -4px; border-radius: 12px; }
 .entry { display: flex; flex-direction: column; max-width: min(86%, 620px); animation: rise .22s ease-out; }
 .entry.user { align-self: flex-end; align-items: flex-end; }
-.entry.bot { align-self: flex-start; align-items: flex-start; }
+.entry:is(.bot, .agent) { align-self: flex-start; align-items: flex-start; }
+.entry[hidden] { display: none; }
 .entry.notice { align-self: center; max-width: 90%; }
 .bubble { padding: 10px 15px; border-radius: 18px; overflow-wrap: anywhere; }
 .user .bubble { background: var(--accent); color: var(--accent-text); border-bottom-right-radius: 6px;
   white-space: pre-wrap; }
-.bot .bubble { background: var(--bubble); border: 1px solid var(--line); border-bottom-left-radius: 6px;
+:is(.bot, .agent) .bubble { background: var(--bubble); border: 1px solid var(--line); border-bottom-left-radius: 6px;
   box-shadow: 0 1px 2px rgb(16 24 40 / 5%); }
 .notice .bubble { background: color-mix(in srgb, var(--muted) 13%, transparent); color: var(--muted); font-size: 13px;
   padding: 5px 14px; text-align: center; }
@@ -877,7 +880,7 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
 
     #notice(notice) {
       if (this.#lastId && !isAfter(notice.id, this.#lastId)) return;
-      this.#add({ kind: "notice", notice });
+      this.#add({ kind: notice.kind === "agent" ? "agent" : "notice", notice });
       this.#seen(notice.id);
       this.#save();
       this.#tell("chatflow-notice", notice);
@@ -930,6 +933,8 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
     #render(entry) {
       const isOpen = entry.node.querySelector("details")?.open;
       entry.node.className = `entry ${entry.kind} ${entry.state ?? ""}`;
+      // A message that was passed on to a person has an empty reply: there is nothing to show for it.
+      entry.node.hidden = entry.reply?.origin === "handoff" && !entry.reply.text;
       entry.node.replaceChildren(...this[`_${entry.kind}`](entry));
       const details = entry.node.querySelector("details");
       if (details && isOpen) details.open = true;
@@ -972,6 +977,15 @@ textarea::placeholder { color: var(--muted); opacity: .85; }
         reply.rating_scale ? this.#rating(entry, reply) : "",
         reply.rung && this.hasAttribute("debug") ? debugLine(reply) : "",
       ];
+    }
+
+    /** What a person says in the place of the bot. */
+    _agent({ notice }) {
+      const strings = this.#strings;
+      const name = notice.agent && notice.agent !== "agent" ? notice.agent : strings.agent;
+      const label = element("span", { className: "hidden-label" }, strings.bot);
+      const meta = element("div", { className: "meta" }, name);
+      return [element("div", { className: "bubble" }, label, ...markdown(notice.text)), meta];
     }
 
     _notice({ notice }) {
