@@ -20,14 +20,15 @@ from pathlib import Path
 
 import aiohttp
 
-from e2e.faults import overload, plant
+from e2e.faults import overload, plant, writers
 from e2e.faults.ledger import WRONGS, Audit, Kept, Sent, audit
 from e2e.faults.load import OUTBOX, User, outbox
+from e2e.faults.proxy import Network
 from e2e.faults.scenarios import SCENARIOS, Scenario
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 READERS = 8
-OVERLOAD = "overload"
+WRITERS, OVERLOAD = "writers", "overload"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Row:
 async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, seed: int) -> Row:
     """One scenario with a plant of its own."""
     async with (
-        plant.running(scenario.is_replicated) as parts,
+        plant.running(scenario.layout) as parts,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         crowd = [User(number, parts.urls, session, random.Random(seed + number)) for number in range(users)]  # noqa: S311  The same load again, no secret.
@@ -104,6 +105,16 @@ async def run_overload(seconds: float, seed: int) -> Row:
     return Row(OVERLOAD, found.audit, 0, took_s, messages / took_s, p50_s, p99_s, 0.0, figures, found.misses())
 
 
+async def run_writers(messages: int) -> Row:
+    """Many writers on one conversation."""
+    found = await writers.run(messages)
+    counts = Audit(found.messages, found.lost, found.duplicated, found.reordered, 0, 0, ())
+    figures = {"strange_entries_of_the_history": float(found.strange)}
+    rate = found.messages / found.seconds
+    mean_s = writers.WRITERS / rate
+    return Row(WRITERS, counts, 0, found.seconds, rate, mean_s, mean_s, 0.0, figures, found.misses())
+
+
 async def _again_and_again(scenario: Scenario, parts: plant.Plant) -> None:
     while True:
         await scenario.fault(parts)
@@ -112,6 +123,9 @@ async def _again_and_again(scenario: Scenario, parts: plant.Plant) -> None:
 async def _healed(parts: plant.Plant) -> None:
     """Undo what the scenario was in the middle of."""
     parts.models.heal()
+    parts.clock.set(0.0)
+    if parts.intents is not None:
+        parts.intents.set(Network.UP)
     if parts.state is not None:
         parts.state.thaw()
         await asyncio.to_thread(parts.state.ask, "CONFIG", "SET", "maxmemory", "0")
@@ -136,8 +150,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=16_000, help="of each scenario")
     parser.add_argument("--users", type=int, default=128)
     parser.add_argument("--at-least", type=float, default=0.0, metavar="SECONDS", help="of each scenario")
-    names = [*(each.name for each in SCENARIOS), OVERLOAD]
+    names = [*(each.name for each in SCENARIOS), WRITERS, OVERLOAD]
     parser.add_argument("--only", nargs="*", default=names, choices=names, metavar="NAME")
+    parser.add_argument("--writers", type=int, default=10_048, metavar="MESSAGES", help="of 64 writers on one user")
     parser.add_argument("--overload", type=float, default=60.0, metavar="SECONDS", help="of three times the load")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -152,6 +167,9 @@ def main() -> int:
         if scenario.name in options.only:
             rows.append(asyncio.run(run(scenario, options.users, options.messages, options.at_least, options.seed)))
             _show(rows[-1])
+    if WRITERS in options.only:
+        rows.append(asyncio.run(run_writers(options.writers)))
+        _show(rows[-1])
     if OVERLOAD in options.only:
         rows.append(asyncio.run(run_overload(options.overload, options.seed)))
         _show(rows[-1])

@@ -130,7 +130,7 @@ async def run(seconds: float, seed: int) -> Overload:
     """The load for so long, between two calm times."""
     async with (
         slotted_model(SLOTS) as model,
-        plant.running(llm_url=model.base_url) as parts,
+        plant.running(plant.Layout(llm_url=model.base_url)) as parts,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         chance = random.Random(seed)  # noqa: S311  The same load again, no secret.

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from chatflow_api.names import inference_service, predictor_host
 from chatflow_api.runtime_config import derive
 from chatflow_api.v1alpha1 import ChatFlow
+from tests_runtime.planted_intent_server import planted_intent_server
 from tests_runtime.scripted_openai import scripted_openai
 from tests_runtime.state_servers import (
     Replicated,
@@ -30,20 +33,35 @@ from e2e.faults.models import LARGE, SMALL, Models
 from e2e.faults.proxy import Proxy, proxied
 
 START_S = 120.0
+INTENT_SERVER = inference_service("faults", "intent")
+INTENT_HOST = predictor_host("faults", "default", "intent")
 KNOWN = {"When are you open?": "From nine to five.", "How do I get my money back?": "Within a week."}
 """Questions that the knowledge base answers, without any model."""
 
 
-def flow(llm_url: str, *, has_backup: bool) -> ChatFlow:
+@dataclass(frozen=True)
+class Layout:
+    """What the parts of a scenario are."""
+
+    is_replicated: bool = False
+    """Three state servers under Sentinel, not one."""
+    has_intent_server: bool = False
+    """Behind a proxy of its own; otherwise gateways classify by themselves."""
+    llm_url: str | None = None
+    """Of a model that takes the place of the two that can be made to fail."""
+
+
+def flow(llm_url: str, layout: Layout) -> ChatFlow:
     """A flow with two answers, one intent and one or two language models."""
-    names = {"llm": LARGE, **({"backup": SMALL} if has_backup else {})}
+    names = {"llm": LARGE, **({} if layout.llm_url else {"backup": SMALL})}
     models = {name: {"openAI": {"baseURL": llm_url, "model": model}} for name, model in names.items()}
     intents = {"hours": ["When are you open?", "opening hours"], "refund": ["I want my money back", "refund please"]}
+    served = {"kserve": {"storageUri": "pvc://none/none"}} if layout.has_intent_server else {}
     spec = {
         "locale": "en",
         "gateway": {"auth": {"required": False}, "rateLimit": {"perUser": {"messages": 0}}},
         "knowledge": {"sources": [{"configMap": {"name": "faq"}}], "minScore": 0.5},
-        "models": {"intent": {"encoder": "none", "examples": intents}, **models},
+        "models": {"intent": {"encoder": "none", "examples": intents, **served}, **models},
     }
     return ChatFlow.model_validate(
         {"apiVersion": "chatflow.dev/v1alpha1", "kind": "ChatFlow", "metadata": {"name": "faults"}, "spec": spec}
@@ -115,6 +133,11 @@ class Plant:
     replicated: Replicated | None
     proxy: Proxy | None
     """Stands between the first gateway and the one state server."""
+    intents: Proxy | None
+    """Stands between all and the intent server."""
+    clock: Clock
+    """The wall clock of the first gateway and the first worker."""
+    flow: ChatFlow
 
     @property
     def urls(self) -> list[str]:
@@ -122,14 +145,31 @@ class Plant:
         return [gateway.url for gateway in self.gateways]
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How far a process' wall clock is ahead."""
+
+    file: Path
+
+    def set(self, ahead_s: float) -> None:
+        """Shift it."""
+        with self.file.open("r+b") as opened:
+            opened.write(struct.pack("<d", ahead_s))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a Python process go by it."""
+        return {"CHATFLOW_FAULTS_CLOCK": str(self.file), "PYTHONPATH": str(Path(__file__).with_name("clock"))}
+
+
 @asynccontextmanager
-async def running(is_replicated: bool = False, llm_url: str | None = None) -> AsyncIterator[Plant]:
-    """All of it while the context lasts. A model at `llm_url` takes the place of the two that can be made to fail."""
+async def running(layout: Layout) -> AsyncIterator[Plant]:
+    """All of it while the context lasts."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatflow-faults-")))
         models = Models(llm := await stack.enter_async_context(scripted_openai()))
-        described = flow(llm_url or llm.base_url, has_backup=llm_url is None)
-        replicated = stack.enter_context(replicated_server()) if is_replicated else None
+        described = flow(layout.llm_url or llm.base_url, layout)
+        replicated = stack.enter_context(replicated_server()) if layout.is_replicated else None
         state, proxy, urls = None, None, [replicated.url] * 2 if replicated else []
         if replicated is None:
             (port,) = free_ports(1)
@@ -138,10 +178,17 @@ async def running(is_replicated: bool = False, llm_url: str | None = None) -> As
             state.start()
             proxy = await stack.enter_async_context(proxied(port))
             urls = [f"redis://127.0.0.1:{proxy.port}", f"redis://127.0.0.1:{port}"]
-        environment = await _prepared(described, folder)
+        environment, intents = await _prepared(described, folder), None
+        if layout.has_intent_server:
+            planted = await stack.enter_async_context(planted_intent_server(INTENT_SERVER))
+            intents = await stack.enter_async_context(proxied(planted.port))
+            environment["CHATFLOW_HOST_ALIASES"] = f"{INTENT_HOST}=127.0.0.1:{intents.port}"
+        clock = Clock(folder / "clock")
+        clock.file.write_bytes(struct.pack("<d", 0.0))
+        clocks: tuple[dict[str, str], ...] = (clock.environment, {})
         members = {
             role: [
-                Member(role, {**environment, "CHATFLOW_REDIS_URL": url}, folder / f"{role}-{number}")
+                Member(role, {**environment, **clocks[number], "CHATFLOW_REDIS_URL": url}, folder / f"{role}-{number}")
                 for number, url in enumerate(urls)
             ]
             for role in ("gateway", "worker")
@@ -150,7 +197,7 @@ async def running(is_replicated: bool = False, llm_url: str | None = None) -> As
         for member in everyone:
             stack.push_async_callback(member.kill)
         await asyncio.gather(*(member.start() for member in everyone))
-        yield Plant(members["gateway"], members["worker"], models, state, replicated, proxy)
+        yield Plant(members["gateway"], members["worker"], models, state, replicated, proxy, intents, clock, described)
 
 
 async def _prepared(described: ChatFlow, folder: Path) -> dict[str, str]:

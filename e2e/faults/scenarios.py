@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests_runtime.state_servers import Replicated, wait_until
 
 from e2e.faults.models import LARGE, SMALL, Mode
-from e2e.faults.plant import Member, Plant
+from e2e.faults.plant import Layout, Member, Plant
 from e2e.faults.proxy import Network
 
 FAILOVER_S = 60.0
@@ -27,7 +27,7 @@ class Scenario:
     name: str
     about: str
     fault: Fault
-    is_replicated: bool = False
+    layout: Layout = field(default_factory=Layout)
     bars: Mapping[str, float] = field(default_factory=dict)
     """What figures may be at most, beside what they are when all is well."""
 
@@ -114,6 +114,25 @@ async def partitioned(plant: Plant) -> None:
         plant.proxy.set(Network.UP)
 
 
+async def intent_server_away(plant: Plant) -> None:
+    """The intent server says nothing for three seconds, and later cannot be reached for three more."""
+    assert plant.intents is not None
+    for state in (Network.SILENT, Network.CUT):
+        await asyncio.sleep(3)
+        plant.intents.set(state)
+        await asyncio.sleep(3)
+        plant.intents.set(Network.UP)
+
+
+async def clock_jumped(plant: Plant) -> None:
+    """The wall clock of one gateway and one worker is an hour ahead, and later an hour behind."""
+    for ahead_s in (3600.0, -3600.0):
+        await asyncio.sleep(3)
+        plant.clock.set(ahead_s)
+        await asyncio.sleep(3)
+        plant.clock.set(0.0)
+
+
 def model(mode: Mode, *names: str) -> Fault:
     """Models behave in a way for three seconds of every six."""
 
@@ -134,7 +153,7 @@ SCENARIOS = (
     Scenario("rolling-restart", "gateways and workers are replaced one after the other", rolled),
     Scenario("state-paused", "the state server stands still for 5 s", state_paused),
     Scenario("state-full", "the state server refuses writes: out of memory", state_full),
-    Scenario("failover", "the primary of three state servers is killed", primary_killed, is_replicated=True),
+    Scenario("failover", "the primary of three state servers is killed", primary_killed, Layout(is_replicated=True)),
     Scenario("partition", "a gateway and a worker cannot reach the state server", partitioned),
     Scenario(
         "llm-stalled",
@@ -146,5 +165,12 @@ SCENARIOS = (
     Scenario("llm-failing", "it answers 500", model(Mode.FAILING, LARGE)),
     Scenario("llm-garbage", "it sends what is no event", model(Mode.GARBAGE, LARGE)),
     Scenario("llm-breaking", "it breaks off in the middle", model(Mode.BREAKING, LARGE)),
+    Scenario(
+        "intents-away",
+        "the intent server is silent, then gone: retrieval alone, else the language model",
+        intent_server_away,
+        Layout(has_intent_server=True),
+    ),
+    Scenario("clock-jump", "the clock of a gateway and a worker jumps by an hour, both ways", clock_jumped),
     Scenario("models-failing", "both models answer 500", model(Mode.FAILING, LARGE, SMALL)),
 )
