@@ -97,6 +97,9 @@ class StateConfig(Config):
     ttl_s: float
     closing_notice_s: float
     history_messages: int
+    replicas: int
+    """How many of them have to have what must not be lost; 0 waits for none."""
+    replicas_timeout_ms: int
 
 
 class SlotConfig(Config):
@@ -277,6 +280,8 @@ def derive(flow: api.ChatFlow) -> RuntimeConfig:
             ttl_s=api.duration_s(spec.state.ttl),
             closing_notice_s=api.duration_s(spec.state.closing_notice),
             history_messages=spec.state.history_messages,
+            replicas=_replicas(spec.state.redis),
+            replicas_timeout_ms=round(api.duration_s(spec.state.redis.replication.timeout) * 1000),
         ),
         dialogue=_dialogue(spec.dialogue, title=spec.dialogue.title or flow.metadata.name),
         knowledge=KnowledgeConfig(
@@ -328,6 +333,13 @@ def _auth(auth: api.Auth) -> AuthConfig:
             uid_claim=auth.jwt.uid_claim,
         ),
     )
+
+
+def _replicas(redis: api.Redis) -> int:
+    if redis.replication.replicas is not None:
+        return redis.replication.replicas
+    managed = None if redis.external is not None else redis.managed or api.ManagedRedis()
+    return int(managed is not None and managed.replicas > 1)
 
 
 def _rate(rate: api.Rate) -> RateConfig:

@@ -178,6 +178,17 @@ class ExternalRedis(Spec):
     redis+sentinel://:password@host:26379,host:26379/name/0, or redis+cluster://:password@host:6379,host:6379."""
 
 
+class Replication(Spec):
+    """What has to be on replicas before it counts as done: replies, messages accepted to be answered later, and words
+    of people at the agent desk. A primary that is lost takes along what no replica had."""
+
+    replicas: Annotated[int, Field(ge=0, le=5)] | None = None
+    """So many replicas have to confirm it. Unset: 1 with a managed server that has replicas, else none."""
+    timeout: Annotated[Duration, Within("1ms", "1s")] = "50ms"
+    """How long they are waited for; without them the reply goes out all the same, and nothing is waited for during the
+    next second."""
+
+
 class Redis(Spec):
     """Where conversation state is kept: in a server of the flow's own, or in one that exists."""
 
@@ -186,6 +197,8 @@ class Redis(Spec):
     one."""
     external: ExternalRedis | None = None
     """Use this server."""
+    replication: Replication = Replication()
+    """What has to be on replicas."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import aiohttp
 
-from e2e.faults import overload, plant, writers
+from e2e.faults import overload, plant, replication, writers
 from e2e.faults.ledger import WRONGS, Audit, Kept, Sent, audit
 from e2e.faults.load import OUTBOX, User, outbox
 from e2e.faults.proxy import Network
@@ -28,7 +28,7 @@ from e2e.faults.scenarios import SCENARIOS, Scenario
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 READERS = 8
-WRITERS, OVERLOAD = "writers", "overload"
+REPLICATION, WRITERS, OVERLOAD = "replication", "writers", "overload"
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
     figures = {"first_delta_p50_s": _share(deltas, 0.5), "first_delta_p99_s": _share(deltas, 0.99)}
     took = sorted(one.took_s for user in crowd for one in user.sent)
     heard_s = sorted([began_s, *(at for user in crowd for at in user.answered_at_s)])
+    figures["longest_gap_s"] = max(later - earlier for earlier, later in itertools.pairwise(heard_s))
     return Row(
         scenario.name,
         audit(sent, kept),
@@ -84,7 +85,7 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
         len(took) / took_s,
         statistics.median(took),
         took[int(0.99 * (len(took) - 1))],
-        max(later - earlier for earlier, later in itertools.pairwise(heard_s)),
+        figures["longest_gap_s"],
         figures,
         scenario.misses(figures),
     )
@@ -113,6 +114,22 @@ async def run_writers(messages: int) -> Row:
     rate = found.messages / found.seconds
     mean_s = writers.WRITERS / rate
     return Row(WRITERS, counts, 0, found.seconds, rate, mean_s, mean_s, 0.0, figures, found.misses())
+
+
+async def run_replication() -> Row:
+    """A primary that is lost, with and without replies that wait for its replica."""
+    began_s = time.monotonic()
+    without, waiting = await replication.run(0), await replication.run(1)
+    took_s = time.monotonic() - began_s
+    figures = {
+        **{f"without_waiting_{name}": float(value) for name, value in asdict(without).items()},
+        **{f"waiting_{name}": float(value) for name, value in asdict(waiting).items()},
+    }
+    messages = waiting.acknowledged
+    counts = Audit(messages, waiting.lost, 0, 0, 0, 0, ())
+    return Row(
+        REPLICATION, counts, 0, took_s, messages / replication.TALK_S, waiting.p50_s, waiting.p50_s, 0.0, figures
+    )
 
 
 async def _again_and_again(scenario: Scenario, parts: plant.Plant) -> None:
@@ -150,7 +167,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=16_000, help="of each scenario")
     parser.add_argument("--users", type=int, default=128)
     parser.add_argument("--at-least", type=float, default=0.0, metavar="SECONDS", help="of each scenario")
-    names = [*(each.name for each in SCENARIOS), WRITERS, OVERLOAD]
+    names = [*(each.name for each in SCENARIOS), REPLICATION, WRITERS, OVERLOAD]
     parser.add_argument("--only", nargs="*", default=names, choices=names, metavar="NAME")
     parser.add_argument("--writers", type=int, default=10_048, metavar="MESSAGES", help="of 64 writers on one user")
     parser.add_argument("--overload", type=float, default=60.0, metavar="SECONDS", help="of three times the load")
@@ -167,6 +184,9 @@ def main() -> int:
         if scenario.name in options.only:
             rows.append(asyncio.run(run(scenario, options.users, options.messages, options.at_least, options.seed)))
             _show(rows[-1])
+    if REPLICATION in options.only:
+        rows.append(asyncio.run(run_replication()))
+        _show(rows[-1])
     if WRITERS in options.only:
         rows.append(asyncio.run(run_writers(options.writers)))
         _show(rows[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import aiohttp
@@ -59,6 +61,7 @@ def flow(llm_url: str, layout: Layout) -> ChatFlow:
     served = {"kserve": {"storageUri": "pvc://none/none"}} if layout.has_intent_server else {}
     spec = {
         "locale": "en",
+        "state": {"redis": {"replication": {"replicas": int(layout.is_replicated)}}},
         "gateway": {"auth": {"required": False}, "rateLimit": {"perUser": {"messages": 0}}},
         "knowledge": {"sources": [{"configMap": {"name": "faq"}}], "minScore": 0.5},
         "models": {"intent": {"encoder": "none", "examples": intents, **served}, **models},
@@ -169,7 +172,9 @@ async def running(layout: Layout) -> AsyncIterator[Plant]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatflow-faults-")))
         models = Models(llm := await stack.enter_async_context(scripted_openai()))
         described = flow(layout.llm_url or llm.base_url, layout)
-        replicated = stack.enter_context(replicated_server()) if layout.is_replicated else None
+        replicated = (
+            stack.enter_context(replicated_server(settings=_sentinel_settings())) if layout.is_replicated else None
+        )
         state, proxy, urls = None, None, [replicated.url] * 2 if replicated else []
         if replicated is None:
             (port,) = free_ports(1)
@@ -198,6 +203,14 @@ async def running(layout: Layout) -> AsyncIterator[Plant]:
             stack.push_async_callback(member.kill)
         await asyncio.gather(*(member.start() for member in everyone))
         yield Plant(members["gateway"], members["worker"], models, state, replicated, proxy, intents, clock, described)
+
+
+def _sentinel_settings() -> dict[str, int]:
+    """Those of a managed state server on a cluster."""
+    script = (resources.files("chatflow_operator.resources") / "redis" / "sentinel.sh").read_text(encoding="utf-8")
+    names = ("down-after-milliseconds", "failover-timeout")
+    found = {name: re.search(rf"sentinel {name} primary (\d+)", script) for name in names}
+    return {name: int(value[1]) for name, value in found.items() if value is not None}
 
 
 async def _prepared(described: ChatFlow, folder: Path) -> dict[str, str]:

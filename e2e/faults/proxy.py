@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 
 CHUNK_BYTES = 1 << 16
+IN_FLIGHT = 256
+"""Pieces that are on their way at once."""
 
 
 class Network(StrEnum):
@@ -32,6 +34,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.delay_s = 0.0
+        """How long everything is on its way."""
 
     def set(self, state: Network) -> None:
         """Be so from now on."""
@@ -78,8 +82,25 @@ class Proxy:
                 each.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(IN_FLIGHT)
+        delivery = asyncio.create_task(self._deliver(on_its_way, writer))
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
+                await on_its_way.put((asyncio.get_running_loop().time() + self.delay_s, data))
+        if self._state is Network.UP and not delivery.done():
+            await on_its_way.put((0.0, b""))
+            await asyncio.wait([delivery])
+        delivery.cancel()
+        writer.transport.abort()
+
+    async def _deliver(self, on_its_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        """Write what is on its way when its time has come, until its end."""
+        with contextlib.suppress(OSError):
+            while True:
+                due_s, data = await on_its_way.get()
+                if not data:
+                    return
+                await asyncio.sleep(max(0.0, due_s - asyncio.get_running_loop().time()))
                 await self._is_up.wait()
                 writer.write(data)
                 await writer.drain()

@@ -15,6 +15,8 @@ from e2e.faults.proxy import Network
 
 FAILOVER_S = 60.0
 FIRST_TOKEN_DEADLINE_S = 0.8
+RECOVERY_S = 10.0
+"""Without any answer, when the primary of the state servers is lost."""
 OWN_S = 0.05
 """How long a first piece takes with 16 users on two cores when all is well."""
 Fault = Callable[[Plant], Awaitable[None]]
@@ -153,7 +155,13 @@ SCENARIOS = (
     Scenario("rolling-restart", "gateways and workers are replaced one after the other", rolled),
     Scenario("state-paused", "the state server stands still for 5 s", state_paused),
     Scenario("state-full", "the state server refuses writes: out of memory", state_full),
-    Scenario("failover", "the primary of three state servers is killed", primary_killed, Layout(is_replicated=True)),
+    Scenario(
+        "failover",
+        "the primary of three state servers is killed",
+        primary_killed,
+        Layout(is_replicated=True),
+        {"longest_gap_s": RECOVERY_S},
+    ),
     Scenario("partition", "a gateway and a worker cannot reach the state server", partitioned),
     Scenario(
         "llm-stalled",

@@ -51,6 +51,7 @@ from chatflow_runtime.ports import Clock
 from chatflow_runtime.serving import background, opened, serving, stop_event, unless
 from chatflow_runtime.settings import Settings
 from chatflow_runtime.startup import Need, Startup
+from chatflow_runtime.state.durability import Durability
 from chatflow_runtime.state.link import Link, link_to
 from chatflow_runtime.state.redis_answers import RedisAnswers
 from chatflow_runtime.state.redis_backlog import RedisBacklog
@@ -112,6 +113,8 @@ class Parts:
 
     config: RuntimeConfig
     link: Link
+    lasting: Link
+    """The same server, for what must not be lost."""
     runner: TurnRunner
     follower: Follower
     brain: Brain
@@ -122,7 +125,7 @@ class Parts:
     @property
     def inbox(self) -> RedisInbox:
         """Messages that are answered later."""
-        return RedisInbox(self.link, self.config.flow.key, _state_rules(self.config))
+        return RedisInbox(self.link, self.config.flow.key, _state_rules(self.config), lasting=self.lasting)
 
 
 async def run_gateway(settings: Settings) -> None:
@@ -154,7 +157,7 @@ async def run_gateway(settings: Settings) -> None:
         if not await unless(stop, _started(settings, health, needs, _warm(runner, parts.brain))):
             return
         entry = Entry(way_in.gate, way_in.sessions, runner.admission)
-        desk = desk_of(settings, RedisHandoffs(parts.link, parts.config.flow.key, _state_rules(parts.config)))
+        desk = desk_of(settings, RedisHandoffs(parts.lasting, parts.config.flow.key, _state_rules(parts.config)))
         app = create_app(settings.config, runner, runner.store, parts.inbox, metrics, CLOCK, entry, health, desk=desk)
         # The port opens once the gateway is warm: behind a shared port nobody reaches it before.
         drain_s = math.ceil(settings.config.gateway.drain_s)
@@ -293,7 +296,18 @@ async def _parts(
     link = link_to(settings.redis_url, scripts=render(rules).all())
     wakeups = Wakeups(settings.redis_url, config.flow.key)
     await stack.enter_async_context(opened(link, wakeups))
-    store = RedisStore(link, wakeups, config.flow.key, rules)
+    lasting = link
+    if config.state.replicas:
+        lasting = link_to(
+            settings.redis_url,
+            name="chatflow-lasting",
+            scripts=render(rules).all(),
+            durability=partial(
+                Durability, config.state.replicas, config.state.replicas_timeout_ms, metrics.replicas_fell_short
+            ),
+        )
+        await stack.enter_async_context(opened(lasting))
+    store = RedisStore(link, wakeups, config.flow.key, rules, lasting=lasting)
     moderation, lists = config.moderation, WordLists(settings.configmaps_dir, config.moderation.word_lists)
 
     def made_of(words: Sequence[str]) -> Moderator:
@@ -329,7 +343,7 @@ async def _parts(
     admission = Admission(config.degradation.backlog_limit, config.degradation.shed_fraction)
     metrics.watch_admission(lambda: admission.backlog, lambda: admission.pressure.share)
     runner = TurnRunner(store, brain.classifier, dispatcher, moderator, metrics, _owners(), wait_s, admission)
-    return Parts(config, link, runner, follower, brain, models, metrics, session)
+    return Parts(config, link, lasting, runner, follower, brain, models, metrics, session)
 
 
 def _lanes(config: RuntimeConfig, metrics: Metrics, patience_s: float | None) -> dict[Origin, Lane]:

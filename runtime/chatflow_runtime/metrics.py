@@ -271,6 +271,9 @@ class Metrics:
         self._cache = Tally(registry, "chatflow_answer_cache", "Look-ups in the answer cache.", ("result",))
 
     def _define_edges(self, registry: CollectorRegistry) -> None:
+        self._replica_shortfalls = Tally(
+            registry, "chatflow_replica_shortfalls", "Waits for replicas in which too few of them answered."
+        )
         self._store_errors = Tally(
             registry, "chatflow_store_errors", "Calls to the state server that failed.", ("code",)
         )
@@ -389,6 +392,10 @@ class Metrics:
     def cache_lookup(self, result: CacheResult) -> None:
         """The answer cache was asked."""
         self._cache.add(result)
+
+    def replicas_fell_short(self) -> None:
+        """What was written had not reached as many replicas as it should, in the time for that."""
+        self._replica_shortfalls.add()
 
     def store_error(self, code: str) -> None:
         """The state server did not answer, or not as it should."""

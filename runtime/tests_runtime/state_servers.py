@@ -10,11 +10,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -145,12 +146,17 @@ def state_server(kind: ServerKind | None = None) -> Iterator[str]:
         yield server.url
 
 
+BRISK = {"down-after-milliseconds": 1000, "failover-timeout": 3000}
+"""When sentinels take a primary for lost, and how long they give its replacement; in ms."""
+
+
 class Sentinel(StateServer):
     """A sentinel that watches a primary under the name `primary`."""
 
-    def __init__(self, kind: ServerKind, folder: Path, port: int, primary: int) -> None:
+    def __init__(self, kind: ServerKind, folder: Path, port: int, primary: int, settings: Mapping[str, int]) -> None:
         super().__init__(kind, folder, port=port)
         self._primary = primary
+        self._settings = settings
 
     def _has_password(self) -> bool:
         return True
@@ -166,8 +172,7 @@ class Sentinel(StateServer):
             "sentinel announce-hostnames yes",
             f"sentinel monitor primary localhost {self._primary} 2",
             f"sentinel auth-pass primary {PASSWORD}",
-            "sentinel down-after-milliseconds primary 1000",
-            "sentinel failover-timeout primary 3000",
+            *(f"sentinel {name} primary {value}" for name, value in self._settings.items()),
         )
         file = self._folder / "sentinel.conf"
         file.write_text("\n".join(lines))
@@ -204,7 +209,9 @@ class Replicated:
 
 
 @contextmanager
-def replicated_server(kind: ServerKind | None = None) -> Iterator[Replicated]:
+def replicated_server(
+    kind: ServerKind | None = None, settings: Mapping[str, int] = MappingProxyType(BRISK)
+) -> Iterator[Replicated]:
     """A primary with two replicas under three sentinels. It writes only while a replica follows."""
     kind = kind or installed()[0]
     ports = free_ports(6)
@@ -219,7 +226,7 @@ def replicated_server(kind: ServerKind | None = None) -> Iterator[Replicated]:
             servers.append(_start(stack, StateServer(kind, _folder(stack), (*common, *follow), port)))
         sentinels = []
         for port in ports[3:]:
-            sentinel = Sentinel(kind, _folder(stack), port, ports[0])
+            sentinel = Sentinel(kind, _folder(stack), port, ports[0], settings)
             _start(stack, sentinel)
             sentinels.append(sentinel)
         replicated = Replicated(servers, sentinels)

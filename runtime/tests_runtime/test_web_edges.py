@@ -184,6 +184,7 @@ async def test_a_failure_inside_is_a_problem_that_tells_nothing_of_the_inside(
 def test_what_the_user_may_read_is_in_the_flows_language(gateway: Gateway) -> None:
     texts = texts_for(gateway.config)
     made = problems.Problems(texts)
+    assert made.of(StateUnavailable("away"), "r").user_text == texts.busy
     assert made.of(Shed("6000 turns are under way"), "r").user_text == texts.shed
     assert made.of(Interrupted("a newer message"), "r").user_text == texts.interrupted
 

@@ -94,9 +94,13 @@ class Prepared:
 
     @property
     def served(self) -> RuntimeConfig:
-        """What runs here: `config` without what is KServe's. Gateways then classify in their own process."""
+        """What runs here: `config` without what is KServe's, and without replicas unless the manifest counts on some.
+        Gateways then classify in their own process."""
         intent = self.config.intent.model_copy(update={"server": None})
-        return self.config.model_copy(update={**dict.fromkeys(_served_by_kserve(self.flow)), "intent": intent})
+        replicas = self.flow.spec.state.redis.replication.replicas or 0
+        state = self.config.state.model_copy(update={"replicas": replicas})
+        changed = {**dict.fromkeys(_served_by_kserve(self.flow)), "intent": intent, "state": state}
+        return self.config.model_copy(update=changed)
 
     @property
     def remarks(self) -> list[str]:

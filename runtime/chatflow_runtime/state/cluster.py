@@ -15,6 +15,7 @@ import structlog
 
 from chatflow_runtime.errors import StateError, StateUnavailable
 from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.durability import Durability
 from chatflow_runtime.state.endpoint import Endpoint
 from chatflow_runtime.state.scripts import Script
 from chatflow_runtime.state.topology import SLOTS, Seeds, slot_of
@@ -28,7 +29,7 @@ Command = Sequence[Argument]
 
 
 class ClusterConnection:
-    """A Link to a cluster. Every command of a call has its keys in one slot."""
+    """A Link to a cluster. Every command of a call has its keys in one slot. `durability` makes that of each node."""
 
     def __init__(
         self,
@@ -38,7 +39,9 @@ class ClusterConnection:
         scripts: Sequence[Script] = (),
         patience: Patience | None = None,
         jitter: Callable[[], float] = random.random,
+        durability: Callable[[], Durability] | None = None,
     ) -> None:
+        self._durability = durability
         self._seeds = seeds
         self._name = name
         self._scripts = scripts
@@ -138,7 +141,12 @@ class ClusterConnection:
     def _node(self, endpoint: Endpoint) -> Connection:
         if endpoint.address not in self._nodes:
             self._nodes[endpoint.address] = Connection(
-                endpoint, name=self._name, scripts=self._scripts, on_lost=self._stale.set, patience=self._patience
+                endpoint,
+                name=self._name,
+                scripts=self._scripts,
+                on_lost=self._stale.set,
+                patience=self._patience,
+                durability=None if self._durability is None else self._durability(),
             )
         return self._nodes[endpoint.address]
 

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from chatflow_runtime.errors import StateError, StateUnavailable
+from chatflow_runtime.state.durability import Durability
 from chatflow_runtime.state.endpoint import Site
 from chatflow_runtime.state.scripts import Script
 from chatflow_runtime.state.url import site_of
@@ -47,7 +48,8 @@ class Patience:
 
 class Connection:
     """One socket for all callers of a process. `scripts` are loaded whenever it is made; with `on_push` it speaks RESP3
-    and subscribes to `patterns`, again after every loss. The URL of a cluster is that of any live node of it."""
+    and subscribes to `patterns`, again after every loss. With a `durability` replies wait for replicas. The URL of a
+    cluster is that of any live node of it."""
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class Connection:
         on_lost: Callable[[], None] | None = None,
         patience: Patience | None = None,
         jitter: Callable[[], float] = random.random,
+        durability: Durability | None = None,
     ) -> None:
+        self._durability = durability
         self._site: Site = site_of(where) if isinstance(where, str) else where
         self._name = name
         self._scripts = scripts
@@ -125,7 +129,8 @@ class Connection:
         Calls of one loop tick leave in one write, in order."""
         if self._wire is None:
             raise StateUnavailable(f"{self}: {self._reason}; try again")
-        return self._wire.send(args)
+        reply = self._wire.send(args)
+        return reply if self._durability is None else self._durability.acknowledged(self._wire, reply)
 
     async def run(self, script: Script, *args: Argument) -> Any:
         """The reply of a script, given the number of its keys, the keys and the arguments. A script that the server has

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from chatflow_runtime.state.cluster import ClusterConnection
 from chatflow_runtime.state.connection import Connection, Patience
+from chatflow_runtime.state.durability import Durability
 from chatflow_runtime.state.scripts import Script
 from chatflow_runtime.state.topology import Seeds
 from chatflow_runtime.state.url import site_of
@@ -36,10 +37,17 @@ class Link(Protocol):
 
 
 def link_to(
-    url: str, *, name: str = "chatflow", scripts: Sequence[Script] = (), patience: Patience | None = None
+    url: str,
+    *,
+    name: str = "chatflow",
+    scripts: Sequence[Script] = (),
+    patience: Patience | None = None,
+    durability: Callable[[], Durability] | None = None,
 ) -> Link:
-    """The link that a URL asks for, not opened. StateUrlInvalid names what is wrong with the URL."""
+    """The link that a URL asks for, not opened. With `durability`, which makes that of each connection, replies wait
+    for replicas. StateUrlInvalid names what is wrong with the URL."""
     site = site_of(url)
     if isinstance(site, Seeds):
-        return ClusterConnection(site, name=name, scripts=scripts, patience=patience)
-    return Connection(site, name=name, scripts=scripts, patience=patience)
+        return ClusterConnection(site, name=name, scripts=scripts, patience=patience, durability=durability)
+    made = None if durability is None else durability()
+    return Connection(site, name=name, scripts=scripts, patience=patience, durability=made)

@@ -23,17 +23,20 @@ from chatflow_runtime.state.wire import Argument
 class RedisInbox:
     """Inbox and InboxReader over one connection."""
 
-    def __init__(self, link: Link, flow: str, rules: Rules, clock: Clock | None = None) -> None:
-        """With a `clock` its time takes the place of the server's (tests)."""
+    def __init__(
+        self, link: Link, flow: str, rules: Rules, clock: Clock | None = None, *, lasting: Link | None = None
+    ) -> None:
+        """With a `clock` its time takes the place of the server's (tests). `lasting`: as in `RedisStore`."""
         self._clock = clock
         self._link = link
+        self._lasting = lasting or link
         self._flow = flow
         self._scripts = render(rules)
 
     async def accept(self, letter: Letter) -> Accepted:
         """Keep a message, once however often it is sent; InboxFull, ConversationBusy when too many wait already."""
         number, keys = names.partition(letter.uid), keys_of(self._flow, letter.uid)
-        status, *found = await self._link.run(
+        status, *found = await self._lasting.run(
             self._scripts.accept,
             5,
             names.inbox_key(self._flow, number),

@@ -45,8 +45,20 @@ from chatflow_runtime.state.wakeups import Wakeups
 class RedisStore:
     """ConversationStore over one connection. With a `clock` its time takes the place of the server's (tests)."""
 
-    def __init__(self, link: Link, wakeups: Wakeups, flow: str, rules: Rules, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        wakeups: Wakeups,
+        flow: str,
+        rules: Rules,
+        clock: Clock | None = None,
+        *,
+        lasting: Link | None = None,
+    ) -> None:
+        """`lasting` carries what must not be lost, and its replies come once replicas have it; the same link where
+        nothing waits for replicas."""
         self._link = link
+        self._lasting = lasting or link
         self._wakeups = wakeups
         self._flow = flow
         self._scripts = render(rules)
@@ -110,7 +122,7 @@ class RedisStore:
         keys = keys_of(self._flow, turn.uid)
         where, told = told_with(self._flow, turn.uid, outcome.delivery)
         said = outcome.reply.text
-        result = await self._link.run(
+        result = await self._lasting.run(
             self._scripts.commit,
             6 + len(where),
             keys.conversation,

@@ -151,6 +151,7 @@ class Problems:
             errors.Shed: texts.shed,
             errors.Interrupted: texts.interrupted,
             errors.RateLimited: texts.too_fast,
+            errors.StateUnavailable: texts.busy,
         }
 
     def of(self, error: ChatFlowError, request_id: str) -> Problem:
