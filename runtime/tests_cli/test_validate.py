@@ -146,6 +146,20 @@ def test_an_action_needs_an_intent_that_something_teaches() -> None:
     assert result.exit_code == 1
 
 
+def test_a_handoff_s_intent_needs_examples_as_well() -> None:
+    manifest = f"""{HEAD}spec:
+  dialogue:
+    handoff:
+      webhook: {{url: "http://desk/hook", secretRef: {{name: desk, key: hook}}}}
+      agentSecretRef: {{name: desk, key: agents}}
+      intent: complaint
+  models: {{intent: {{examples: {{order: [where is my order]}}}}}}
+"""
+    result = invoke("validate", "-", stdin=manifest)
+    assert "spec.dialogue.handoff.intent: no example teaches the intent 'complaint'" in result.stdout
+    assert result.exit_code == 1
+
+
 def test_what_may_lie_on_the_cluster_is_a_remark_and_no_problem(tmp_path: Path) -> None:
     result = invoke("validate", str(write(tmp_path, {"chatflow.yaml": HEAD + SOURCES})))
     assert result.exit_code == 0
