@@ -123,7 +123,7 @@ class RedisStore:
         where, told = told_with(self._flow, turn.uid, outcome.delivery)
         said = outcome.reply.text
         result = await self._lasting.run(
-            self._scripts.commit,
+            self._scripts.commit_told if where else self._scripts.commit,
             6 + len(where),
             keys.conversation,
             keys.history,

@@ -61,6 +61,8 @@ class Scripts:
     load: Script
     renew: Script
     commit: Script
+    commit_told: Script
+    """`commit` where a webhook is told; without, a turn need not carry along how."""
     release: Script
     rate: Script
     due: Script
@@ -98,7 +100,8 @@ def render(rules: Rules) -> Scripts:
     return Scripts(
         load=script("load", clock, envelope, history, seen, gcra, _while_busy(rules)),
         renew=script("renew", clock, envelope),
-        commit=script("commit", clock, envelope, history, seen, tell, lookups),
+        commit=script("commit", clock, envelope, history, seen, lookups),
+        commit_told=script("commit", clock, envelope, history, seen, tell, lookups),
         release=script("release", envelope),
         rate=script("rate", envelope, lookups),
         due=script("due", clock),
