@@ -154,15 +154,17 @@ class HookWorker:
     async def _collect(self) -> None:
         """See what there is to tell, in the partitions that have news."""
         for number in list(self._news):
+            # Before it is looked into: what comes meanwhile is news again.
+            self._news.discard(number)
             desk = self._desks.get(number)
+            if desk is None:
+                continue
             try:
-                if desk is not None:
-                    await self._look_into(desk)
-                self._news.discard(number)
+                await self._look_into(desk)
             except LeaseLost:
-                assert desk is not None  # noqa: S101  Without a desk nothing was asked.
                 self._lose(desk)
             except StateError as error:
+                self._news.add(number)
                 _log.warning("hooks.unreadable", partition=number, reason=str(error))
                 if isinstance(error, StateUnavailable):
                     return

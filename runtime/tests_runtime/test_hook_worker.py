@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from aiohttp import web
@@ -14,7 +14,7 @@ from chatflow_api.names import partition
 from chatflow_runtime.domain.deliveries import Delivery, Hook, MessageAnswered, MessageFailed
 from chatflow_runtime.domain.reply import Notice
 from chatflow_runtime.errors import StateUnavailable
-from chatflow_runtime.hook_worker import AT_ONCE, GIVE_UP_MS, LAST_PAUSE_S
+from chatflow_runtime.hook_worker import AT_ONCE, GIVE_UP_MS, LAST_PAUSE_S, HookWorker
 from chatflow_runtime.ports import Lease, Letter, Pending
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from tests_runtime.hook_cases import FLOW, SECRET, telling
@@ -343,3 +343,41 @@ async def test_the_receiver_s_answers_are_not_read() -> None:
         await leave_word(case, ("u", "m1"))
         async with telling(case, {Hook.MESSAGES: receiver.url}) as at:
             await eventually(lambda: at.count("delivered") == 1)
+
+
+class _Overtaken(_Unheard):
+    """The case's reader; while it looks into one partition for the first time, there is something new in it."""
+
+    def __init__(self, case: Case, news: Callable[[Lease], Awaitable[None]]) -> None:
+        super().__init__(case)
+        self._news = news
+        self.asked: list[int] = []
+
+    async def waiting(self, lease: Lease, after: str | None, limit: int) -> Sequence[Pending]:
+        found = await super().waiting(lease, after, limit)
+        self.asked.append(lease.partition)
+        if self.asked.count(partition("u")) == 1 and lease.partition == partition("u"):
+            await self._news(lease)
+        return found
+
+    async def sent(self, lease: Lease, pending: Pending, why: str | None = None) -> None:
+        await self._case.hooks.sent(lease, pending, why)
+
+
+async def test_what_comes_while_a_stream_is_looked_into_is_told_without_waiting_for_the_next_round() -> None:
+    async with memory_case() as case, receiving() as receiver:
+        workers: list[HookWorker] = []
+
+        async def news(lease: Lease) -> None:
+            await case.inbox.accept(Letter("u", "m1", "text", AT_MS))
+            await case.inbox.left(lease)
+            (taken,) = await case.inbox.take(lease, 1)
+            told = MessageAnswered("u", "m1", "5-0", reply("m1"))
+            await case.inbox.done(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
+            workers[0].wake(lease.partition)
+
+        reader = _Overtaken(case, news)
+        async with telling(case, {Hook.MESSAGES: receiver.url}, reader=reader) as at:
+            workers.append(at.worker)
+            await receiver.until(lambda posts: len(posts) == 1)
+            assert [reader.asked.count(number) for number in (partition("u"), partition("v"))] == [2, 1]
