@@ -198,6 +198,23 @@ async def test_a_silent_user_ends_a_handoff_and_the_desk_is_told_once(open_case:
         assert (claimed.conversation.handoff, claimed.conversation.history) == (None, ())
 
 
+async def test_a_message_that_was_under_way_for_too_long_does_not_bring_an_ended_handoff_back(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        await hand_over(case)
+        turn = case.turn("m2")
+        claimed = await case.claim(turn)
+        case.time.advance(RULES.ttl_ms + 1)
+        await case.due.sweep(P)
+        with pytest.raises(ClaimLost):
+            await case.store.commit(turn, claimed.conversation, outcome("m2", Event.RELAYED))
+        found = await case.handoffs.look("u")
+        assert (found.scene, found.handoff_id) == (Scene.END, None)
+        assert [one for _, one in await told(case)] == [delivery("m1").told, HandoffEnded("u", "timed_out")]
+        # Another attempt begins anew, with the bot.
+        again = await case.claim(case.turn("m2"))
+        assert (again.conversation.scene, again.conversation.handoff) == (Scene.GREETING, None)
+
+
 async def test_until_its_end_is_told_a_handoff_goes_on_past_its_deadline(open_case: Open) -> None:
     async with open_case(RULES) as case:
         await hand_over(case)

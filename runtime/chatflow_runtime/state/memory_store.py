@@ -155,7 +155,8 @@ class MemoryStore:
             self._due_of(turn.uid)[turn.uid] = user.deadline_ms - self._rules.notice_ms
         if outcome.delivery is not None:
             self.tell(turn.uid, outcome.delivery)
-            user.handoff = outcome.delivery.handoff_id or user.handoff
+            if user.scene is Scene.HANDOFF:
+                user.handoff = outcome.delivery.handoff_id or user.handoff
         for record in outcome.records:
             self._keep(turn.uid, record)
         self._watches.wake(turn.uid)
@@ -317,8 +318,6 @@ class MemoryStore:
         if word.ends:
             user.scene = next_scene(user.scene, Event.RETURNED)
             self._end_handoff(word.uid, user, end)
-            if user.claim is not None:
-                user.claim.owner, user.claim.until_ms = "", 0
         user.deadline_ms, user.is_notified = self._clock.now_ms() + self._rules.ttl_ms, False
         self._due_of(word.uid)[word.uid] = user.deadline_ms - self._rules.notice_ms
         self._watches.wake(word.uid)
@@ -333,6 +332,8 @@ class MemoryStore:
         if user.handoff is not None:
             self.tell(uid, msgspec.structs.replace(end, handoff_id=user.handoff))
             user.handoff = None
+            if user.claim is not None:
+                user.claim.owner, user.claim.until_ms = "", 0
 
     def answered_at(self, uid: str, message_id: str) -> str | None:
         """The outbox id of the reply to a message, for the twin of the inbox."""

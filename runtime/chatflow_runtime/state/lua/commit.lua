@@ -54,7 +54,7 @@ end
 local rest = 11
 if KEYS[7] then
   tell(KEYS[7], KEYS[8], ARGV[14], ARGV[15], 'k', ARGV[11], 'u', uid, 'd', ARGV[12])
-  if ARGV[13] ~= '' then state.h = ARGV[13] end
+  if ARGV[13] ~= '' and state.s == 'handoff' then state.h = ARGV[13] end
   rest = 16
 end
 for i = rest, #ARGV do redis.call('XADD', KEYS[6], 'MAXLEN', '~', RECORDS, '*', 'd', ARGV[i]) end

@@ -39,6 +39,8 @@ if state.d <= now then
   if state.h then
     tell(KEYS[4], KEYS[5], ARGV[10], ARGV[11], 'k', ARGV[8], 'u', uid, 'd', ARGV[9], 'h', state.h)
     state.h = nil
+    -- A turn that died, or comes back late, passes on nothing any longer: the bot answers it if it is sent again.
+    if state.c then state.c[2] = '' end
   end
   set_due(nil)
   notice, status = ARGV[6], ENDED
