@@ -248,7 +248,7 @@ async def test_the_document_is_valid_and_its_examples_fit_its_schemas(client: ai
     async with client.get("/openapi.json") as response:
         document = await response.json()
     OpenAPI.model_validate(document)
-    assert document["openapi"].startswith("3.1")
+    assert document["openapi"].startswith("3.2")
     checked = 0
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)

@@ -12,9 +12,18 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
-from chatflow_runtime.web.exchange import ClientLeft, Exchange
+from chatflow_runtime.web.exchange import CHALLENGE, ClientLeft, Exchange, new_request_id
 from chatflow_runtime.web.origins import Origins
-from chatflow_runtime.web.problems import MethodRefused, OriginRefused, Problems, entry_of
+from chatflow_runtime.web.problems import (
+    PROBLEM_STYLE,
+    MethodRefused,
+    OriginRefused,
+    Problem,
+    Problems,
+    RouteUnknown,
+    UpgradeNeeded,
+    entry_of,
+)
 
 log = structlog.get_logger()
 
@@ -52,7 +61,7 @@ class FastPath:
             except Exception as error:  # noqa: BLE001  The edge: whatever went wrong, the client gets a problem.
                 await self._fail(exchange, error)
         elif kind == "websocket":
-            await self._sockets.get(scope["path"], self._behind)(scope, receive, send)
+            await self._sockets.get(scope["path"], self._no_socket)(scope, receive, send)
         else:
             await self._behind(scope, receive, send)
 
@@ -76,12 +85,27 @@ class FastPath:
         scope = exchange.scope
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in exchange.headers:
             await self._preflight(exchange)
+        elif scope["path"] in self._sockets:
+            await self._not_upgraded(exchange)
         elif route is None:
             scope[REQUEST_ID] = exchange.request_id
             await self._behind(scope, exchange.receive, exchange.decorated_send)
         else:
             error = MethodRefused(f"{scope['path']} does not take {scope['method']}; use {route[0]}")
             await exchange.fail(error, [(b"allow", route[0].encode())])
+
+    async def _not_upgraded(self, exchange: Exchange) -> None:
+        path, method = exchange.scope["path"], exchange.scope["method"]
+        if method == "GET":
+            error = UpgradeNeeded(f"{path} is a WebSocket's; connect with a WebSocket client")
+            await exchange.fail(error, [(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
+        else:
+            await exchange.fail(MethodRefused(f"{path} does not take {method}; use GET"), [(b"allow", b"GET")])
+
+    async def _no_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = RouteUnknown(f"there is no WebSocket at {scope['path'][:200]!r}; /docs lists the routes")
+        await receive()
+        await refuse(send, self._problems.of(error, new_request_id()))
 
     async def _preflight(self, exchange: Exchange) -> None:
         origin = exchange.headers.get(b"origin", b"").decode("latin-1")
@@ -90,6 +114,15 @@ class FastPath:
         wanted = exchange.headers.get(b"access-control-request-headers", b"content-type")
         await exchange.start(204, self._origins.preflight_headers(wanted))
         await exchange.write(b"", more=False)
+
+
+async def refuse(send: Send, problem: Problem) -> None:
+    """Answer a WebSocket's handshake with a problem instead of 101."""
+    headers = [(b"content-type", PROBLEM_STYLE.content_type), (b"x-request-id", problem.request_id.encode())]
+    if problem.status == 401:
+        headers.append(CHALLENGE)
+    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": PROBLEM_STYLE.body(problem)})
 
 
 def refused(origin: str) -> OriginRefused:

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.web.origins import Headers, Origins
-from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, Problem, Problems
+from chatflow_runtime.web.problems import PROBLEM_STYLE, BodyTooLarge, MalformedRequest, Problem, Problems
 
 JSON = b"application/json"
 CHALLENGE = (b"www-authenticate", b'Bearer realm="chatflow"')
@@ -158,8 +158,17 @@ def failure_headers(problem: Problem) -> list[tuple[bytes, bytes]]:
 
 
 def query_parameter(scope: Scope, name: str) -> str | None:
-    """A parameter of the query string, the last of several; None when it is missing."""
-    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+    """A parameter of the query string, the last of several; None when it is missing.
+
+    MalformedRequest unless the query is in UTF-8: replacement characters would make one value of many.
+    """
+    try:
+        parameters = parse_qs(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeError as error:
+        raise MalformedRequest(
+            "the query is not in UTF-8; write other characters as percent signs and bytes"
+        ) from error
+    given = parameters.get(name)
     return None if given is None else given[-1]
 
 

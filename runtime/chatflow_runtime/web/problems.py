@@ -18,7 +18,7 @@ TYPE_BASE = "https://chatflow.dev/problems/"
 
 
 class MalformedRequest(InvalidMessage):
-    """The body is no JSON at all."""
+    """The body is no JSON at all, or the request no HTTP."""
 
     code = "malformed_request"
 
@@ -45,6 +45,32 @@ class OriginRefused(ChatFlowError):
     """A page of an origin that the manifest does not allow."""
 
     code = "origin_refused"
+
+
+class HeadTooLarge(InvalidMessage):
+    """The request line and the headers exceed the gateway's limit."""
+
+    code = "head_too_large"
+
+
+class RequestLate(ChatFlowError):
+    """The request did not come whole in time."""
+
+    code = "request_late"
+    is_retryable = True
+
+
+class UpgradeNeeded(ChatFlowError):
+    """The route is a WebSocket's."""
+
+    code = "upgrade_needed"
+
+
+class TooManyConnections(ChatFlowError):
+    """The gateway takes no further connection."""
+
+    code = "too_many_connections"
+    is_retryable = True
 
 
 class Draining(ChatFlowError):
@@ -76,6 +102,10 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     RouteUnknown: Entry(404, "No such route"),
     MethodRefused: Entry(405, "Method not allowed"),
     OriginRefused: Entry(403, "Origin not allowed"),
+    HeadTooLarge: Entry(431, "Request head too large"),
+    RequestLate: Entry(408, "Request came too slowly"),
+    UpgradeNeeded: Entry(426, "WebSocket needed"),
+    TooManyConnections: Entry(503, "Too many connections", retry_after_s=5),
     Draining: Entry(503, "Gateway is stopping", retry_after_s=1),
     errors.CredentialMissing: Entry(401, "Credential is missing"),
     errors.CredentialInvalid: Entry(401, "Credential is not accepted"),
@@ -143,6 +173,22 @@ def entry_of(kind: type[ChatFlowError]) -> Entry:
     return next(TABLE[ancestor] for ancestor in kind.__mro__ if ancestor in TABLE)
 
 
+def problem_of(error: ChatFlowError, request_id: str, user_text: str | None = None) -> Problem:
+    """What a client is told of an error."""
+    entry = entry_of(type(error))
+    return Problem(
+        type=TYPE_BASE + error.code,
+        title=entry.title,
+        status=entry.status,
+        detail=entry.detail or str(error) or entry.title,
+        code=error.code,
+        retryable=error.is_retryable,
+        request_id=request_id,
+        retry_after_s=(error.retry_after_s or entry.retry_after_s) if error.is_retryable else None,
+        user_text=user_text,
+    )
+
+
 class Problems:
     """Makes problem objects; knows what the flow says to its users about some of them."""
 
@@ -156,18 +202,7 @@ class Problems:
 
     def of(self, error: ChatFlowError, request_id: str) -> Problem:
         """What a client is told of an error."""
-        entry = entry_of(type(error))
-        return Problem(
-            type=TYPE_BASE + error.code,
-            title=entry.title,
-            status=entry.status,
-            detail=entry.detail or str(error) or entry.title,
-            code=error.code,
-            retryable=error.is_retryable,
-            request_id=request_id,
-            retry_after_s=(error.retry_after_s or entry.retry_after_s) if error.is_retryable else None,
-            user_text=self._spoken.get(type(error)),
-        )
+        return problem_of(error, request_id, self._spoken.get(type(error)))
 
 
 @dataclass(frozen=True, slots=True)

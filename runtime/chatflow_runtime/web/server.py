@@ -8,6 +8,9 @@ from __future__ import annotations
 import uvicorn
 from starlette.types import ASGIApp
 
+from chatflow_runtime.web.connection import HttpConnection
+from chatflow_runtime.web.socket_connection import SocketConnection
+
 MAX_FRAME_BYTES = 256 * 1024
 """Longest WebSocket frame: the longest text that a manifest can allow, every character escaped."""
 KEEP_ALIVE_S = 75
@@ -25,8 +28,8 @@ def server_config(app: ASGIApp, host: str, port: int, *, drain_s: int = 30, back
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
+        http=HttpConnection,
+        ws=SocketConnection,
         ws_max_size=MAX_FRAME_BYTES,
         ws_per_message_deflate=False,
         lifespan="off",

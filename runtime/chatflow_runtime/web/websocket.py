@@ -6,10 +6,9 @@ from starlette.types import Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
 from chatflow_runtime.metrics import Connection
-from chatflow_runtime.web.dispatch import refused
-from chatflow_runtime.web.exchange import CHALLENGE, given_request_id, new_request_id, query_parameter
+from chatflow_runtime.web.dispatch import refuse, refused
+from chatflow_runtime.web.exchange import given_request_id, new_request_id, query_parameter
 from chatflow_runtime.web.origins import Origins
-from chatflow_runtime.web.problems import PROBLEM_STYLE, Problem
 from chatflow_runtime.web.services import Services
 from chatflow_runtime.web.session import Session
 from chatflow_runtime.web.streams import Drained
@@ -39,7 +38,7 @@ class WebSocket:
         except Drained:
             await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "connect again"})
         except ChatFlowError as error:
-            await _refuse(send, self._services.problems.of(error, request_id))
+            await refuse(send, self._services.problems.of(error, request_id))
 
     def _admitted(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """The user; OriginRefused for a page of a foreign origin, the errors of `Gate.admit` and `Caller.named`."""
@@ -48,12 +47,3 @@ class WebSocket:
             raise refused(origin.decode("latin-1"))
         caller = self._services.gate.admit(scope, by_parameter=True)
         return caller.named(query_parameter(scope, "uid"))
-
-
-async def _refuse(send: Send, problem: Problem) -> None:
-    """Answer the handshake with a problem instead of 101."""
-    headers = [(b"content-type", PROBLEM_STYLE.content_type), (b"x-request-id", problem.request_id.encode())]
-    if problem.status == 401:
-        headers.append(CHALLENGE)
-    await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": PROBLEM_STYLE.body(problem)})

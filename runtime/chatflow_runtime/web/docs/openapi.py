@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: paths written out here, schemas made from the wire types, examples from `examples`.
+"""The OpenAPI 3.2 document: paths written out here, schemas made from the wire types, examples from `examples`.
 
 Merged by `pages` into what FastAPI serves at /openapi.json and /docs; the chat routes never pass through FastAPI.
 """
@@ -29,7 +29,8 @@ The customer-service chat of one ChatFlow. Every example is given in Chinese and
 whenever it is not sure that the reply came; it gets the one reply, however often it asks.
 
 **Errors** are problem objects (RFC 9457), `application/problem+json`. `code` is stable; `retryable` tells whether the
-same request may succeed later.
+same request may succeed later. Before any route sees it, a request that is no HTTP is refused with 400, one whose head
+is longer than 64 KiB with 431, and one that takes too long to come with 408.
 
 **Credentials.** `POST /v1/sessions` gives a visitor a token for a conversation of their own; send it as
 `Authorization: Bearer`, and leave `uid` out. A flow may also take JSON Web Tokens of its identity provider, and API
@@ -66,7 +67,7 @@ _REFERENCE = "#/components/schemas/{name}"
 def document() -> Node:
     """The whole document."""
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": TITLE, "version": VERSION, "description": DESCRIPTION, "license": _LICENSE},
         "tags": _TAGS,
         "paths": _paths(),
@@ -82,6 +83,7 @@ def schemas() -> Node:
     return components
 
 
+_QUERY = "the query is not in UTF-8; write other characters as percent signs and bytes"
 _LICENSE: Node = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _BEARER: Node = {"type": "http", "scheme": "bearer", "description": "A session's token, a JWT, or an API key."}
 _PARAMETER: Node = {"type": "apiKey", "in": "query", "name": "access_token", "description": "The same, for streams."}
@@ -338,6 +340,7 @@ def _events() -> Node:
                 },
             },
             **_problems(
+                problems.MalformedRequest(_QUERY),
                 *_ACCESS,
                 errors.InvalidMessage("uid is missing; give 1 to 128 visible characters"),
                 errors.StateUnavailable(),
@@ -368,7 +371,9 @@ def _websocket() -> Node:
         "responses": {
             "101": {"description": "The connection is a WebSocket now."},
             **_problems(
+                problems.MalformedRequest(_QUERY),
                 *_ACCESS,
+                problems.UpgradeNeeded("/v1/ws is a WebSocket's; connect with a WebSocket client"),
                 problems.OriginRefused("pages of 'https://evil.example' may not use this chat"),
                 errors.InvalidMessage("uid is missing; give 1 to 128 visible characters"),
             ),
@@ -487,10 +492,18 @@ def _body(schema: str, pair: examples.Pair) -> Node:
 
 def _stream_content(stream: Mapping[str, str], **events: str) -> Node:
     return {
-        "schema": {"type": "string"},
+        "itemSchema": {"anyOf": [_event_schema(name, schema) for name, schema in events.items()]},
         "x-events": {name: _reference(schema) for name, schema in events.items()},
         "examples": _examples(stream),
     }
+
+
+def _event_schema(name: str, schema: str) -> Node:
+    """One kind of event. Events of OpenAI's protocol have no name, and the last of them is no JSON."""
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": _reference(schema)}
+    if name == "data":
+        return {"properties": {"data": {"anyOf": [data, {"const": "[DONE]"}]}}, "required": ["data"]}
+    return {"properties": {"event": {"const": name}, "data": data}, "required": ["event", "data"]}
 
 
 def _examples(values: Mapping[str, Any]) -> Node:
