@@ -11,7 +11,7 @@ INSTALL = $(UV) pip install --quiet --compile-bytecode --require-hashes -r locks
 UV := $(BIN)/uv
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes
 
-.PHONY: demo demo-en lock test check test-real-model test-serving bench bench-smoke bench-intent bench-serving bench-warm-up bench-operator cluster-up cluster-down e2e e2e-models e2e-scaling faults generate format clean help
+.PHONY: demo demo-en lock test check test-real-model test-serving bench bench-smoke bench-intent bench-serving bench-warm-up bench-operator cluster-up cluster-down e2e e2e-models e2e-scaling faults conformance generate format clean help
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -106,6 +106,9 @@ e2e-scaling: $(VENV)/.e2e ## A model's servers follow planted load by real KEDA 
 
 faults: $(STAMP) ## Parts are killed, cut off and filled up while users talk; every message is counted (15 minutes; FAULTS has options)
 	@$(BIN)/python -m e2e.faults $(FAULTS)
+
+conformance: $(STAMP) ## The gateway held to its OpenAPI document (schemathesis), to RFC 6455 and to abusive clients (4 minutes; CONFORMANCE has options)
+	@$(BIN)/python -m e2e.conformance $(CONFORMANCE)
 
 bench: bench-smoke bench-intent bench-serving bench-warm-up bench-operator ## All benchmarks
 

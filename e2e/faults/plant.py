@@ -88,6 +88,17 @@ class Member:
         """Where users reach a gateway."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process, which must have been started."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text(encoding="utf-8")
+
     async def start(self) -> None:
         """Start it, and return once it is ready."""
         self._process = process = self._begun()
@@ -95,7 +106,7 @@ class Member:
         async with asyncio.timeout(START_S), aiohttp.ClientSession() as session:
             while not await _is_ok(session, ready):
                 if process.poll() is not None:
-                    raise RuntimeError(f"{' '.join(self._command[2:])} ended:\n{self._log.read_text()[-2000:]}")
+                    raise RuntimeError(f"{' '.join(self._command[2:])} ended:\n{self.log[-2000:]}")
                 await asyncio.sleep(0.05)
 
     def _begun(self) -> subprocess.Popen[bytes]:
@@ -183,7 +194,7 @@ async def running(layout: Layout) -> AsyncIterator[Plant]:
             state.start()
             proxy = await stack.enter_async_context(proxied(port))
             urls = [f"redis://127.0.0.1:{proxy.port}", f"redis://127.0.0.1:{port}"]
-        environment, intents = await _prepared(described, folder), None
+        environment, intents = await prepared(described, folder), None
         if layout.has_intent_server:
             planted = await stack.enter_async_context(planted_intent_server(INTENT_SERVER))
             intents = await stack.enter_async_context(proxied(planted.port))
@@ -213,8 +224,8 @@ def _sentinel_settings() -> dict[str, int]:
     return {name: int(value[1]) for name, value in found.items() if value is not None}
 
 
-async def _prepared(described: ChatFlow, folder: Path) -> dict[str, str]:
-    """The flow's files: configuration, knowledge, intent model and index."""
+async def prepared(described: ChatFlow, folder: Path) -> dict[str, str]:
+    """A flow's environment, with its files in a folder: configuration, knowledge, intent model and index."""
     config, manifest, contents = folder / "runtime.json", folder / "flow.json", folder / "configmaps" / "faq"
     config.write_text(derive(described).model_dump_json(), encoding="utf-8")
     manifest.write_text(described.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")

@@ -13,7 +13,7 @@ import pytest
 from chatflow_runtime.web import connection
 from chatflow_runtime.web.connection import MAX_HEAD_BYTES, HttpConnection
 from chatflow_runtime.web.server import server_config
-from chatflow_runtime.web.socket_connection import MAX_FRAGMENTS
+from chatflow_runtime.web.socket_connection import MAX_CONTROLS, MAX_FRAGMENTS
 from starlette.types import Receive, Scope, Send
 from tests_runtime.web_clients import new_user
 from tests_runtime.web_gateway import Gateway, running_gateway
@@ -262,6 +262,8 @@ async def closed_with(gateway: Gateway, frames: bytes) -> int:
         writer.write(frames)
         last = await reader.read()
     writer.close()
+    while last[0] == 0x8A:
+        last = last[2 + last[1] :]
     assert last[0] == 0x88
     return int.from_bytes(last[2:4])
 
@@ -275,6 +277,11 @@ async def test_text_that_is_no_utf_8_fails_as_soon_as_that_shows(gateway: Gatewa
 async def test_a_message_in_endless_empty_frames_is_ended(gateway: Gateway) -> None:
     endless = frame(1, b"{", fin=False) + frame(0, b"", fin=False) * (MAX_FRAGMENTS + 1)
     assert await closed_with(gateway, endless) == 1009
+
+
+async def test_a_flood_of_pings_or_pongs_is_ended(gateway: Gateway) -> None:
+    for opcode in (9, 10):
+        assert await closed_with(gateway, frame(opcode, b"") * (MAX_CONTROLS + 1)) == 1008
 
 
 async def test_why_a_long_message_is_refused_reaches_a_client_that_is_still_sending(gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatflow_runtime.errors import ChatFlowError
-from chatflow_runtime.web.exchange import CHALLENGE, ClientLeft, Exchange, new_request_id
+from chatflow_runtime.web.exchange import ClientLeft, Exchange, failure_headers, new_request_id
 from chatflow_runtime.web.origins import Origins
 from chatflow_runtime.web.problems import (
     PROBLEM_STYLE,
@@ -119,8 +119,7 @@ class FastPath:
 async def refuse(send: Send, problem: Problem) -> None:
     """Answer a WebSocket's handshake with a problem instead of 101."""
     headers = [(b"content-type", PROBLEM_STYLE.content_type), (b"x-request-id", problem.request_id.encode())]
-    if problem.status == 401:
-        headers.append(CHALLENGE)
+    headers += failure_headers(problem)
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": PROBLEM_STYLE.body(problem)})
 

@@ -32,7 +32,8 @@ MessageId = Annotated[
     str | None,
     Meta(
         description="The client's own id of the message. Sent again with the same text it takes effect once; without it"
-        " the gateway makes one up, and a repetition is a new message."
+        " the gateway makes one up, and a repetition is a new message.",
+        extra_json_schema={"minLength": 1, "maxLength": 128, "pattern": r"^\S+$"},
     ),
 ]
 Text = Annotated[str, Meta(description="What the user says.", extra_json_schema={"minLength": 1})]

@@ -84,6 +84,9 @@ def schemas() -> Node:
 
 
 _QUERY = "the query is not in UTF-8; write other characters as percent signs and bytes"
+_UID: Node = {"minLength": 1, "maxLength": 128, "pattern": r"^\S+$"}
+_EVENT_ID: Node = {"pattern": "^([0-9]{1,19}(-[0-9]{1,19})?)?$"}
+"""Empty is as good as none: a browser that has seen no event may say so."""
 _LICENSE: Node = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _BEARER: Node = {"type": "http", "scheme": "bearer", "description": "A session's token, a JWT, or an API key."}
 _PARAMETER: Node = {"type": "apiKey", "in": "query", "name": "access_token", "description": "The same, for streams."}
@@ -155,13 +158,13 @@ def _handoff() -> Node:
         "tags": ["handoff"],
         "summary": "Where a conversation stands, and what was said",
         "security": _BY_HEADER,
-        "parameters": [_parameter("uid", "path", "The user.", "u-1001", required=True)],
+        "parameters": [_parameter("uid", "path", "The user.", "u-1001", _UID, required=True)],
         "responses": {
             "200": {
                 "description": "Also of conversations that the bot answers.",
                 "content": {"application/json": _content("HandoffView", examples.HANDOFF_VIEW)},
             },
-            **_problems(errors.CredentialInvalid("the credential is not known here")),
+            **_problems(*_DESK),
         },
     }
 
@@ -174,7 +177,7 @@ def _agent(operation: str, summary: str, schema: str, pair: examples.Pair) -> No
         "description": "It stands in the history and comes to the user like a reply of the bot, as a notice of the kind"
         " `agent` or `returned`. Sent again with the same `message_id` it takes effect once.",
         "security": _BY_HEADER,
-        "parameters": [_parameter("uid", "path", "The user.", "u-1001", required=True)],
+        "parameters": [_parameter("uid", "path", "The user.", "u-1001", _UID, required=True)],
         "requestBody": _body(schema, pair),
         "responses": {
             "200": {
@@ -182,7 +185,7 @@ def _agent(operation: str, summary: str, schema: str, pair: examples.Pair) -> No
                 "content": {"application/json": _content("AgentMessageKept", examples.AGENT_KEPT)},
             },
             **_problems(
-                errors.CredentialInvalid("the credential is not known here"),
+                *_DESK,
                 errors.NotHandedOver("the conversation is in scene answer; nobody has asked for a person"),
                 errors.InvalidMessage("the text '' is empty; send the user's words"),
             ),
@@ -328,9 +331,9 @@ def _events() -> Node:
         " from now on; with one, everything after it that is kept (`0` for all). Browsers' `EventSource` resumes by"
         " itself. Comments keep the connection alive.",
         "parameters": [
-            _parameter("uid", "query", "The user, where the credential does not say.", "u-1001"),
-            _parameter("last_event_id", "query", "For the first connection.", "1785000000000-0"),
-            _parameter("Last-Event-ID", "header", "Wins over the parameter.", "1785000000000-0"),
+            _parameter("uid", "query", "The user, where the credential does not say.", "u-1001", _UID),
+            _parameter("last_event_id", "query", "For the first connection.", "1785000000000-0", _EVENT_ID),
+            _parameter("Last-Event-ID", "header", "Wins over the parameter.", "1785000000000-0", _EVENT_ID),
         ],
         "responses": {
             "200": {
@@ -366,7 +369,7 @@ def _websocket() -> Node:
         " `notice`, `rated`, `pong` and `error`, each told apart by `type` (`x-frames` has the schemas). A connection"
         " also brings replies to messages of other channels and tabs, each reply once. A page's origin must be the"
         " gateway's own or stand in `spec.gateway.allowedOrigins`. Close code 1012 or 1013: connect again.",
-        "parameters": [_parameter("uid", "query", "The user, where the credential does not say.", "u-1001")],
+        "parameters": [_parameter("uid", "query", "The user, where the credential does not say.", "u-1001", _UID)],
         "x-frames": frames,
         "responses": {
             "101": {"description": "The connection is a WebSocket now."},
@@ -436,6 +439,12 @@ def _completions() -> Node:
     }
 
 
+_DESK = (
+    errors.CredentialInvalid("the credential is not known here"),
+    problems.RouteUnknown("this flow hands no conversation over"),
+)
+"""What every route of a desk says; without `spec.dialogue.handoff` there is none."""
+
 _ACCESS = (
     errors.CredentialMissing("send Authorization: Bearer with a token; POST /v1/sessions may give one"),
     errors.CredentialInvalid("the session has expired; get a new one by POST /v1/sessions"),
@@ -471,13 +480,15 @@ def _references(*names: str) -> list[Node]:
     return [_reference(name) for name in names]
 
 
-def _parameter(name: str, place: str, description: str, example: str, *, required: bool = False) -> Node:
+def _parameter(
+    name: str, place: str, description: str, example: str, schema: Node | None = None, *, required: bool = False
+) -> Node:
     return {
         "name": name,
         "in": place,
         "description": description,
         "required": required,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", **(schema or {})},
         "example": example,
     }
 

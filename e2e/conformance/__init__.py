@@ -1,0 +1,1 @@
+"""`make conformance`: what the gateway promises on the wire, held to it from outside."""
