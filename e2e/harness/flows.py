@@ -155,10 +155,11 @@ def _asked(one: Manifest) -> Any:
 
 
 @contextmanager
-def chat(workspace: Workspace, name: str) -> Iterator[Chat]:
-    """A way to the chat through its Service, while the context lasts."""
+def chat(workspace: Workspace, name: str, sessions: dict[str, str] | None = None) -> Iterator[Chat]:
+    """A way to the chat through its Service, while the context lasts. With the sessions of an earlier one its users are
+    the same."""
     with workspace.port_forward(f"service/{name}-gateway", 80) as port:
-        yield Chat(port)
+        yield Chat(port, {} if sessions is None else sessions)
 
 
 @dataclass(frozen=True, slots=True)

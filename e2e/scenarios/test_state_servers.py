@@ -22,7 +22,8 @@ def test_three_state_servers_go_on_when_the_primary_dies(flows: Workspace) -> No
         120,
     )
     first = flows.eventually("a primary is known", lambda: primary_of(flows, "trio"), 30)
-    with chat(flows, "trio") as reached:
+    sessions: dict[str, str] = {}
+    with chat(flows, "trio", sessions) as reached:
         reply = reached.ask("When are you open?", user="before", message_id="m1")
     written = int(replication_of(flows, first)["master_repl_offset"])
     flows.eventually("the replicas have it", lambda: min(replica_offsets(flows, first)) >= written, 30)
@@ -32,7 +33,7 @@ def test_three_state_servers_go_on_when_the_primary_dies(flows: Workspace) -> No
             return bool(reached.ask("When are you open?", user=f"after-{time.monotonic()}")["text"])
 
     def is_remembered() -> bool:
-        with chat(flows, "trio") as reached:
+        with chat(flows, "trio", sessions) as reached:
             return reached.ask("When are you open?", user="before", message_id="m1") == reply
 
     # It hangs: nobody gets an answer from it, and it does not come back by itself in time. A sentinel that was held up
