@@ -8,8 +8,6 @@ conversations the one whose turn it is waits longer each time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,8 +15,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from chatflow_runtime.desks import Desk, Desks
 from chatflow_runtime.domain.deliveries import Delivery, Hook
-from chatflow_runtime.errors import DeliveryFailed, LeaseLost, StateError, StateUnavailable, WebhookGone
+from chatflow_runtime.errors import DeliveryFailed, LeaseLost, StateError, WebhookGone
 from chatflow_runtime.metrics import Delivered, Metrics
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock, HookReader, Lease, Pending, Webhook
@@ -29,8 +28,6 @@ AT_ONCE = 16
 """Deliveries under way to one webhook."""
 PAGE = 100
 """Entries that are looked at in one call."""
-RESCAN_S = 5.0
-"""The streams are looked into again after this long, since wake-ups may be lost."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 600.0
 """Between attempts: each is twice as long as the one before, less a random part of up to a half."""
 STATE_PAUSE_S = 5.0
@@ -44,15 +41,13 @@ Later = Callable[[float, Callable[[], None]], object]
 """Does something after so many seconds: an event loop's call_later, unless a test hands in its own."""
 
 
-@dataclass(slots=True)
-class _Desk:
-    """One partition that this worker has."""
+@dataclass
+class _Desk(Desk):
+    """What is to be told in one partition."""
 
-    lease: Lease
     lanes: dict[tuple[Hook, str], _Lane] = field(default_factory=dict)
     after: str | None = None
     """The last entry that was looked at."""
-    is_lost: bool = False
 
 
 @dataclass(slots=True)
@@ -83,16 +78,13 @@ class HookWorker:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._reader = reader
-        self._ownership = ownership
         self._webhooks = webhooks
         self._metrics = metrics
         self._clock = clock
         self._flow_key = flow_key
         self._later = later
         self._jitter = jitter
-        self._desks: dict[int, _Desk] = {}
-        self._news: set[int] = set()
-        self._bell = asyncio.Event()
+        self._desks = Desks("hooks", ownership, _Desk)
         self._ready = {hook: asyncio.Queue[_Lane | None]() for hook in webhooks}
         self._failing: set[Hook] = set()
         for hook in webhooks:
@@ -100,34 +92,20 @@ class HookWorker:
 
     def wake(self, partition: int | None = None) -> None:
         """Look into a stream soon, or into all."""
-        self._news.update(self._desks if partition is None else (partition,))
-        self._bell.set()
+        self._desks.wake(partition)
 
     async def run(self) -> None:
         """Work until cancelled; then wait a little for the deliveries under way, and begin no others."""
         runners = [
             asyncio.create_task(self._serve(hook, queue)) for hook, queue in self._ready.items() for _ in range(AT_ONCE)
         ]
-        scanned_s = -math.inf
         try:
-            while True:
-                now_s = asyncio.get_running_loop().time()
-                # Without webhooks there is nothing to hear of: what an earlier manifest left is looked at once.
-                if self._webhooks and now_s - scanned_s >= RESCAN_S:
-                    scanned_s = now_s
-                    self.wake()
-                self._bell.clear()
-                self._follow_ownership()
-                await self._collect()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._bell.wait()
+            # Without webhooks there is nothing to hear of: what an earlier manifest left is looked at once.
+            await self._desks.watch(self._is_emptied, rescans=bool(self._webhooks))
         finally:
             await self._drain(runners)
 
     async def _drain(self, runners: list[asyncio.Task[None]]) -> None:
-        for desk in self._desks.values():
-            desk.is_lost = True
         for queue in self._ready.values():
             for _ in range(AT_ONCE):
                 queue.put_nowait(None)
@@ -136,40 +114,8 @@ class HookWorker:
         for runner in runners:
             runner.cancel()
 
-    def _follow_ownership(self) -> None:
-        owned = self._ownership.tokens
-        for number, desk in list(self._desks.items()):
-            if owned.get(number) != desk.lease.token:
-                self._lose(desk)
-        for number, token in owned.items():
-            if number not in self._desks:
-                self._desks[number] = _Desk(Lease(number, self._ownership.worker, token))
-                self._news.add(number)
-
-    def _lose(self, desk: _Desk) -> None:
-        desk.is_lost = True
-        if self._desks.get(desk.lease.partition) is desk:
-            del self._desks[desk.lease.partition]
-
-    async def _collect(self) -> None:
-        """See what there is to tell, in the partitions that have news."""
-        for number in list(self._news):
-            # Before it is looked into: what comes meanwhile is news again.
-            self._news.discard(number)
-            desk = self._desks.get(number)
-            if desk is None:
-                continue
-            try:
-                await self._look_into(desk)
-            except LeaseLost:
-                self._lose(desk)
-            except StateError as error:
-                self._news.add(number)
-                _log.warning("hooks.unreadable", partition=number, reason=str(error))
-                if isinstance(error, StateUnavailable):
-                    return
-
-    async def _look_into(self, desk: _Desk) -> None:
+    async def _is_emptied(self, desk: _Desk) -> bool:
+        """See what there is to tell in one partition."""
         while page := await self._reader.waiting(desk.lease, desk.after, PAGE):
             for one in page:
                 if one.hook in self._ready:
@@ -179,7 +125,8 @@ class HookWorker:
                     self._metrics.delivery(one.hook, Delivered.DEAD)
                 desk.after = one.entry
             if len(page) < PAGE:
-                return
+                break
+        return True
 
     def _put(self, desk: _Desk, one: Pending) -> None:
         lane = desk.lanes.get((one.hook, one.uid))
@@ -198,7 +145,7 @@ class HookWorker:
             try:
                 await self._deliver(lane, webhook)
             except LeaseLost:
-                self._lose(lane.desk)
+                self._desks.lose(lane.desk)
             except Exception as error:  # noqa: BLE001  The edge: whatever it is, it must not hold up the others.
                 self._postpone(lane, error)
             else:
@@ -253,5 +200,5 @@ class HookWorker:
             del lane.desk.lanes[lane.hook, lane.uid]
 
     def _waiting(self, hook: Hook) -> int:
-        lanes = (lane for desk in self._desks.values() for lane in desk.lanes.values())
+        lanes = (lane for desk in self._desks for lane in desk.lanes.values())
         return sum(len(lane.waiting) for lane in lanes if lane.hook is hook)

@@ -7,7 +7,6 @@ then whoever has the partition next begins with it, and the turn's claim and the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +16,7 @@ from functools import partial
 import structlog
 
 from chatflow_runtime.answering import Counted
+from chatflow_runtime.desks import Desk, Desks
 from chatflow_runtime.domain.deliveries import Delivery, Hook, MessageAnswered, MessageFailed, Told
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
 from chatflow_runtime.domain.texts import Texts
@@ -33,7 +33,7 @@ from chatflow_runtime.errors import (
 )
 from chatflow_runtime.metrics import Channel
 from chatflow_runtime.ownership import Ownership
-from chatflow_runtime.ports import InboxReader, Lease, Letter, Taken
+from chatflow_runtime.ports import InboxReader, Letter, Taken
 
 _log = structlog.get_logger(__name__)
 
@@ -45,8 +45,6 @@ CONVERSATIONS = 32
 """Answered at the same time."""
 HELD = 256
 """Messages taken from inboxes and not answered yet."""
-RESCAN_S = 5.0
-"""The inboxes are looked into again after this long, since wake-ups may be lost."""
 DRAIN_S = 20.0
 """Time for the answers under way when the worker is told to stop."""
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
@@ -61,17 +59,15 @@ class HandedOutTooOften(Exception):
     """Every worker that had the message ended before it was answered."""
 
 
-@dataclass(slots=True)
-class _Desk:
-    """One partition that this worker has: what it has taken, by user."""
+@dataclass
+class _Desk(Desk):
+    """What this worker has taken from one inbox, by user."""
 
-    lease: Lease
     lanes: dict[str, deque[Taken]] = field(default_factory=dict)
     entries: set[str] = field(default_factory=set)
     """All that is in the lanes."""
     has_asked: bool = False
     """Whether what was taken and not answered, by others or on the way to this worker, is in the lanes."""
-    is_lost: bool = False
 
 
 class InboxWorker:
@@ -97,87 +93,42 @@ class InboxWorker:
         self._ready = ready
         self._wait = wait
         self._is_told = is_told
-        self._desks: dict[int, _Desk] = {}
-        self._news: set[int] = set()
-        self._bell = asyncio.Event()
+        self._desks = Desks("inbox", ownership, _Desk)
         self._slots = asyncio.Semaphore(CONVERSATIONS)
         self._held = 0
         self._lanes: set[asyncio.Task[None]] = set()
 
     def wake(self, partition: int | None = None) -> None:
         """Look into an inbox soon, or into all."""
-        self._news.update(self._desks if partition is None else (partition,))
-        self._bell.set()
+        self._desks.wake(partition)
 
     async def run(self) -> None:
         """Work until cancelled; then finish the answers that are under way, and begin no others."""
-        scanned_s = 0.0
         try:
-            while True:
-                now_s = asyncio.get_running_loop().time()
-                if now_s - scanned_s >= RESCAN_S:
-                    scanned_s = now_s
-                    self.wake()
-                self._bell.clear()
-                self._follow_ownership()
-                await self._collect()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._bell.wait()
+            await self._desks.watch(self._is_emptied)
         finally:
-            for desk in self._desks.values():
-                desk.is_lost = True
             if self._lanes:
                 await asyncio.wait(self._lanes, timeout=DRAIN_S)
             for lane in self._lanes:
                 lane.cancel()
 
-    def _follow_ownership(self) -> None:
-        owned = self._ownership.tokens
-        for number, desk in list(self._desks.items()):
-            if owned.get(number) != desk.lease.token:
-                self._lose(desk)
-        for number, token in owned.items():
-            if number not in self._desks:
-                self._desks[number] = _Desk(Lease(number, self._ownership.worker, token))
-                self._news.add(number)
-
-    def _lose(self, desk: _Desk) -> None:
-        desk.is_lost = True
-        if self._desks.get(desk.lease.partition) is desk:
-            del self._desks[desk.lease.partition]
-
-    async def _collect(self) -> None:
-        """Take what there is room for, from the inboxes that have news."""
-        for number in list(self._news):
-            desk = self._desks.get(number)
-            if desk is None:
-                self._news.discard(number)
-                continue
-            try:
-                if await self._is_emptied(desk):
-                    self._news.discard(number)
-            except LeaseLost:
-                self._lose(desk)
-            except StateError as error:
-                # The server may have handed something out that did not arrive.
-                desk.has_asked = False
-                _log.warning("inbox.unreadable", partition=number, reason=str(error))
-                if isinstance(error, StateUnavailable):
-                    return
-
     async def _is_emptied(self, desk: _Desk) -> bool:
         """Take from one inbox; False when it may hold more than there was room for."""
-        if not desk.has_asked:
-            for one in await self._reader.left(desk.lease):
-                self._put(desk, one)
-            desk.has_asked = True
-        while (room := HELD - self._held) > 0:
-            taken = await self._reader.take(desk.lease, room)
-            for one in taken:
-                self._put(desk, one)
-            if len(taken) < room:
-                return True
+        try:
+            if not desk.has_asked:
+                for one in await self._reader.left(desk.lease):
+                    self._put(desk, one)
+                desk.has_asked = True
+            while (room := HELD - self._held) > 0:
+                taken = await self._reader.take(desk.lease, room)
+                for one in taken:
+                    self._put(desk, one)
+                if len(taken) < room:
+                    return True
+        except StateError:
+            # The server may have handed something out that did not arrive.
+            desk.has_asked = False
+            raise
         return False
 
     def _put(self, desk: _Desk, taken: Taken) -> None:
@@ -202,9 +153,9 @@ class InboxWorker:
                 await self._settle(desk, lane[0])
                 desk.entries.discard(lane.popleft().entry)
                 self._held -= 1
-                self._bell.set()
+                self._desks.ring()
         except LeaseLost:
-            self._lose(desk)
+            self._desks.lose(desk)
         finally:
             self._held -= len(lane)
             del desk.lanes[uid]
