@@ -77,7 +77,9 @@ async def rolled(plant: Plant) -> None:
 async def state_paused(plant: Plant) -> None:
     """The state server answers nothing for five seconds."""
     assert plant.state is not None
-    await asyncio.sleep(5)
+    # Longer than a claim lasts: what was sent before a pause is carried out after it, for clients that have given it
+    # up.
+    await asyncio.sleep(8)
     plant.state.freeze()
     await asyncio.sleep(5)
     plant.state.thaw()

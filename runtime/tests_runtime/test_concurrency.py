@@ -108,7 +108,7 @@ def test_under_three_times_its_load_a_server_stays_busy_and_fast(
     rate, first = server.run(max(30, 10 * answer_s), 3 * capacity)
     assert rate >= 0.85 * capacity
     # The largest queue that may stand is one that a turn cannot but share with one other.
-    assert statistics.median(first) < 2 * first_token_s + answer_s / slots * 2
+    assert statistics.median(first) < 2 * max(first_token_s, LimitRules().harmless_s) + answer_s / slots * 2
     assert server.late < 0.1 * len(first)
 
 
@@ -126,6 +126,13 @@ def test_a_load_that_it_can_bear_is_never_turned_away_by_the_limit() -> None:
     for _ in range(10):
         rate, _ = server.run(20, 40)
         assert rate == pytest.approx(40, rel=0.15)
+
+
+def test_the_jitter_of_a_fast_model_is_no_queue() -> None:
+    limit, chance = Limit(LimitRules(first=64)), random.Random(1)  # noqa: S311  The same again, no secret.
+    for number in range(5000):
+        limit.began(chance.choice((0.001, 0.004, 0.02, 0.06)), 40, number * 0.01)
+    assert limit.value >= 64
 
 
 def test_refusals_lower_the_limit_once_a_window_and_no_further_than_its_bound() -> None:

@@ -36,6 +36,8 @@ class LimitRules:
     """Before anything is known."""
     tolerance: float = 1.5
     """First tokens that take this much longer than without a queue are in order."""
+    harmless_s: float = 0.05
+    """So are those that take no longer than this times the tolerance: the jitter of a busy machine is no queue."""
     window_s: float = 0.25
     samples: int = 5
     """A window lasts at least so long, and has at least so many first tokens."""
@@ -88,7 +90,8 @@ class Limit:
         had_room = self._most_under_way < self._limit / 2
         if self._calm_s is None or typical_s < self._calm_s:
             self._calm_s = typical_s
-        gradient = min(1.0, max(LEAST_GRADIENT, rules.tolerance * self._calm_s / typical_s)) if typical_s > 0 else 1.0
+        tolerable_s = rules.tolerance * max(self._calm_s, rules.harmless_s)
+        gradient = min(1.0, max(LEAST_GRADIENT, tolerable_s / typical_s)) if typical_s > 0 else 1.0
         if gradient < 1 or not had_room:
             # What was under way caused the latency, however far away the limit was.
             used = min(self._limit, self._most_under_way) if gradient < 1 else self._limit
