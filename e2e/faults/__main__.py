@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import random
 import statistics
 import sys
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
+import structlog
 
 from e2e.faults import overload, plant, replication, writers
 from e2e.faults.ledger import WRONGS, Audit, Kept, Sent, audit
@@ -28,6 +30,7 @@ from e2e.faults.scenarios import SCENARIOS, Scenario
 
 OUT = Path(__file__).parents[2] / "build" / "faults.json"
 READERS = 8
+CALM = SCENARIOS[0].name
 REPLICATION, WRITERS, OVERLOAD = "replication", "writers", "overload"
 
 
@@ -51,7 +54,9 @@ class Row:
     """The bars that it does not hold, in words."""
 
 
-async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, seed: int) -> Row:
+async def run(
+    scenario: Scenario, users: int, messages: int, at_least_s: float, seed: int, calm: Mapping[str, float] | None
+) -> Row:
     """One scenario with a plant of its own."""
     async with (
         plant.running(scenario.layout) as parts,
@@ -87,7 +92,7 @@ async def run(scenario: Scenario, users: int, messages: int, at_least_s: float, 
         took[int(0.99 * (len(took) - 1))],
         figures["longest_gap_s"],
         figures,
-        scenario.misses(figures),
+        scenario.misses(figures, calm),
     )
 
 
@@ -175,14 +180,18 @@ def main() -> int:
     options = parser.parse_args()
     if not options.users <= options.messages <= options.users * OUTBOX:
         parser.error(f"--messages {options.messages}: give each of {options.users} users 1 to {OUTBOX}")
+    # What goes through the store in this very process would log each connection.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     print(
         f"{'scenario':16s} {'messages':>8s} {'lost':>5s} {'twice':>5s} {'order':>5s} {'leaked':>6s} {'refused':>7s}"
         f" {'retries':>7s} {'a second':>8s} {'p50':>7s} {'p99':>7s} {'longest gap':>11s}"
     )
-    rows = []
+    rows: list[Row] = []
     for scenario in SCENARIOS:
         if scenario.name in options.only:
-            rows.append(asyncio.run(run(scenario, options.users, options.messages, options.at_least, options.seed)))
+            calm = next((row.figures for row in rows if row.name == CALM), None)
+            load = options.users, options.messages, options.at_least, options.seed
+            rows.append(asyncio.run(run(scenario, *load, calm)))
             _show(rows[-1])
     if REPLICATION in options.only:
         rows.append(asyncio.run(run_replication()))
