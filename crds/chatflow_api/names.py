@@ -81,7 +81,7 @@ def workers_key(flow: str) -> str:
 
 
 def lease_key(flow: str, number: int) -> str:
-    """Which worker has a partition, until when, and the token of that ownership (hash)."""
+    """Which worker has a partition, since when, and the token of that ownership (hash)."""
     return f"lease:{hash_tag(flow, number)}"
 
 

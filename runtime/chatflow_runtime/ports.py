@@ -400,22 +400,32 @@ class Lease(msgspec.Struct, frozen=True):
     token: int
 
 
+class Attendance(msgspec.Struct, frozen=True):
+    """What a worker learns when it tells that it lives. With `is_new` it was not known, or no longer: others may have
+    what it had."""
+
+    at_ms: int
+    workers: tuple[str, ...]
+    """Everyone who has told of late, itself included."""
+    is_new: bool
+
+
 class LeaseStore(Protocol):
     """Who of a flow's workers has which partition. Raises StateError."""
 
     @property
     def lease_s(self) -> float:
-        """How long a lease lasts that is not renewed, and how long a worker counts that is not heard of."""
+        """How long a worker, and with it all its leases, counts that is not heard of."""
 
-    async def attend(self, worker: str) -> Sequence[str]:
-        """Tell that a worker lives; everyone who has told of late, itself included."""
+    async def attend(self, worker: str) -> Attendance:
+        """Tell that a worker lives, which keeps its leases."""
 
     async def leave(self, worker: str) -> None:
         """Tell that a worker goes."""
 
-    async def lease(self, partition: int, worker: str) -> int | None:
-        """Take a partition, or renew the lease on it: the token, greater than those of all owners before; None while
-        another worker has it."""
+    async def lease(self, partition: int, worker: str, attended: Attendance, token: int = 0) -> int | None:
+        """Take a partition, or look whether it is still held under a token: the token, greater than those of all owners
+        before; None while another worker has it."""
 
     async def free(self, partition: int, worker: str, token: int) -> None:
         """Give a partition up; does nothing when it is lost already."""

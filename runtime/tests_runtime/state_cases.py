@@ -13,6 +13,7 @@ from chatflow_runtime.domain.conversation import Event, Memory, Scene
 from chatflow_runtime.domain.reply import Origin, Reply, Rung
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import (
+    Attendance,
     Claimed,
     Clock,
     Committed,
@@ -96,8 +97,8 @@ class Case:
         return Ownership(self.leases, worker, lambda: self.time.at_ms / 1000)
 
     async def lease(self, partition: int, worker: str = "worker") -> Lease:
-        """Take a partition that is free."""
-        token = await self.leases.lease(partition, worker)
+        """Take a partition for a worker of whom nobody else knows, so that it has no share in the others."""
+        token = await self.leases.lease(partition, worker, Attendance(self.time.at_ms, (worker,), is_new=True))
         assert token is not None
         return Lease(partition, worker, token)
 

@@ -128,10 +128,12 @@ Servers = Callable[[ServerKind], StateServer]
 
 
 @contextmanager
-def running_server(kind: ServerKind | None = None, arguments: Sequence[str] = ()) -> Iterator[StateServer]:
+def running_server(
+    kind: ServerKind | None = None, arguments: Sequence[str] = (), port: int = 0
+) -> Iterator[StateServer]:
     """A started server in a temporary folder; the first that is installed when no kind is given."""
     with tempfile.TemporaryDirectory(prefix="chatflow-state-") as folder:
-        server = StateServer(kind or installed()[0], Path(folder), arguments)
+        server = StateServer(kind or installed()[0], Path(folder), arguments, port)
         try:
             server.start()
             yield server

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 from chatflow_api.names import PARTITIONS
 from chatflow_runtime.domain.shares import share_of
 from chatflow_runtime.ownership import Ownership
+from chatflow_runtime.ports import Attendance
 from hypothesis import given
 from tests_runtime.state_cases import RULES, Open, memory_case
 
@@ -17,31 +18,70 @@ WORKERS = ("ant", "bee", "cow")
 async def test_a_lease_has_one_holder_and_each_holder_a_greater_token(open_case: Open) -> None:
     async with open_case(RULES) as case:
         leases = case.leases
-        assert await leases.lease(7, "ant") == 1
-        assert await leases.lease(7, "bee") is None
+        ant, bee = await leases.attend("ant"), await leases.attend("bee")
+        assert await leases.lease(7, "ant", ant) == 1
+        assert await leases.lease(7, "bee", bee) is None
         case.time.advance(RULES.partition_lease_ms - 1)
-        assert await leases.lease(7, "ant") == 1
+        ant = await leases.attend("ant")
+        assert await leases.lease(7, "ant", ant, 1) == 1
         case.time.advance(RULES.partition_lease_ms - 1)
-        assert await leases.lease(7, "bee") is None
+        assert await leases.lease(7, "bee", await leases.attend("bee")) is None
         case.time.advance(1)
-        assert await leases.lease(7, "bee") == 2
+        bee = await leases.attend("bee")
+        assert await leases.lease(7, "bee", bee) == 2
+        assert await leases.lease(7, "bee", bee, 2) == 2
         await leases.free(7, "ant", 1)
         await leases.free(7, "bee", 1)
-        assert await leases.lease(7, "ant") is None
+        ant = await leases.attend("ant")
+        assert await leases.lease(7, "ant", ant, 1) is None
         await leases.free(7, "bee", 2)
-        assert await leases.lease(7, "ant") == 3
-        assert await leases.lease(8, "bee") == 1
+        assert await leases.lease(7, "ant", ant, 1) == 3
+        assert await leases.lease(7, "ant", ant) == 4, "it does not say that it has it: an ownership of its own"
+        assert await leases.lease(8, "bee", bee) == 1
+
+
+async def test_old_tidings_take_nothing_from_a_worker_that_came_back(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        leases = case.leases
+        assert await leases.lease(7, "ant", await leases.attend("ant")) == 1
+        case.time.advance(RULES.partition_lease_ms)
+        old = await leases.attend("bee")
+        assert old.workers == ("bee",)
+        case.time.advance(1)
+        back = await leases.attend("ant")
+        assert back.is_new
+        assert await leases.lease(7, "ant", back) == 2
+        assert await leases.lease(7, "bee", old) is None
+        # Nor from one of whom they cannot know.
+        await leases.free(7, "ant", 2)
+        case.time.advance(1)
+        assert await leases.lease(7, "cow", await leases.attend("cow")) == 3
+        assert await leases.lease(7, "bee", old) is None
+
+
+async def test_a_server_clock_that_is_put_back_keeps_nobody_alive(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        leases = case.leases
+        assert await leases.lease(7, "ant", await leases.attend("ant")) == 1
+        case.time.advance(-3_600_000)
+        bee = await leases.attend("bee")
+        assert bee.workers == ("bee",)
+        assert await leases.lease(7, "bee", bee) == 2
+        assert (await leases.attend("ant")).is_new
 
 
 async def test_workers_are_known_while_they_tell_that_they_live(open_case: Open) -> None:
     async with open_case(RULES) as case:
-        assert list(await case.leases.attend("ant")) == ["ant"]
+        attend = case.leases.attend
+        begun_ms = case.time.at_ms
+        assert await attend("ant") == Attendance(begun_ms, ("ant",), is_new=True)
+        assert await attend("ant") == Attendance(begun_ms, ("ant",), is_new=False)
         case.time.advance(RULES.partition_lease_ms - 1)
-        assert sorted(await case.leases.attend("bee")) == ["ant", "bee"]
+        assert sorted((await attend("bee")).workers) == ["ant", "bee"]
         case.time.advance(1)
-        assert list(await case.leases.attend("bee")) == ["bee"]
+        assert await attend("bee") == Attendance(case.time.at_ms, ("bee",), is_new=False)
         await case.leases.leave("bee")
-        assert list(await case.leases.attend("ant")) == ["ant"]
+        assert await attend("ant") == Attendance(case.time.at_ms, ("ant",), is_new=True)
 
 
 async def settled(*workers: Ownership) -> list[set[int]]:
@@ -73,6 +113,36 @@ async def test_workers_share_all_partitions_and_take_over_those_of_one_that_is_g
         await cow.leave()
         assert not cow.tokens
         assert await settled(ant) == [set(range(PARTITIONS))]
+
+
+async def test_a_worker_that_was_not_heard_of_for_too_long_begins_anew(open_case: Open) -> None:
+    async with open_case(replace(RULES, partition_lease_ms=10_000)) as case:
+        ant = case.ownership("ant")
+        before = dict(await ant.refresh())
+        case.time.advance(9_999)
+        assert dict(await ant.refresh()) == before
+        case.time.advance(10_000)
+        assert not ant.tokens
+        # It told that it lives, and the answer was lost on its way.
+        await case.leases.attend("ant")
+        assert dict(await ant.refresh()) == {number: token + 1 for number, token in before.items()}
+
+
+async def test_a_lease_that_the_server_lost_is_missed_within_half_its_time(open_case: Open) -> None:
+    async with open_case(replace(RULES, partition_lease_ms=10_000)) as case:
+        ant, bee = case.ownership("ant"), case.ownership("bee")
+        mine, _ = await settled(ant, bee)
+        number = min(mine)
+        token = ant.tokens[number]
+        # As after a failover: another has it, by a lease that came later.
+        await case.leases.free(number, "ant", token)
+        stolen = await case.leases.lease(number, "bee", await case.leases.attend("bee"))
+        case.time.advance(5_000)
+        await ant.refresh()
+        assert number not in ant.tokens
+        assert stolen is not None
+        await case.leases.free(number, "bee", stolen)
+        assert (await ant.refresh())[number] == stolen + 1
 
 
 @given(st.lists(st.tuples(st.sampled_from(["refresh", "wait", "leave"]), st.integers(0, 2), st.integers(0, 6_000))))

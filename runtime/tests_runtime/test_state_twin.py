@@ -142,7 +142,7 @@ class Runner:
 
     async def _told(self) -> list[Any]:
         """What webhooks are to be told, in order."""
-        token = await self._leases.lease(NUMBER, "worker")
+        token = await self._leases.lease(NUMBER, "worker", await self._leases.attend("worker"))
         assert token is not None
         lease = Lease(NUMBER, "worker", token)
         waiting = await self._hooks.waiting(lease, None, 1000)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatflow_runtime.ports import Clock
+from chatflow_runtime.ports import Attendance, Clock
 from chatflow_runtime.state.rules import Rules
 
 
@@ -13,7 +12,8 @@ from chatflow_runtime.state.rules import Rules
 class _Lease:
     worker: str | None = None
     token: int = 0
-    until_ms: int = 0
+    epoch_ms: int = 0
+    """When its worker had attended that took it."""
 
 
 class MemoryLeases:
@@ -27,27 +27,32 @@ class MemoryLeases:
 
     @property
     def lease_s(self) -> float:
-        """How long a lease lasts that is not renewed, and how long a worker counts that is not heard of."""
+        """How long a worker, and with it all its leases, counts that is not heard of."""
         return self._lease_ms / 1000
 
-    async def attend(self, worker: str) -> Sequence[str]:
-        """Tell that a worker lives; everyone who has told of late, itself included."""
-        now_ms = self._clock.now_ms()
+    async def attend(self, worker: str) -> Attendance:
+        """Tell that a worker lives, which keeps its leases."""
+        now_ms, lease_ms = self._clock.now_ms(), self._lease_ms
+        self._seen_ms = {name: at for name, at in self._seen_ms.items() if -lease_ms <= now_ms - at < lease_ms}
+        is_new = worker not in self._seen_ms
         self._seen_ms[worker] = now_ms
-        return [name for name, seen_ms in self._seen_ms.items() if seen_ms > now_ms - self._lease_ms]
+        return Attendance(now_ms, tuple(self._seen_ms), is_new)
 
     async def leave(self, worker: str) -> None:
         """Tell that a worker goes."""
         self._seen_ms.pop(worker, None)
 
-    async def lease(self, partition: int, worker: str) -> int | None:
-        """Take a partition, or renew the lease on it: the token; None while another worker has it."""
-        lease, now_ms = self._leases.setdefault(partition, _Lease()), self._clock.now_ms()
-        if lease.worker != worker:
-            if lease.worker is not None and lease.until_ms > now_ms:
+    async def lease(self, partition: int, worker: str, attended: Attendance, token: int = 0) -> int | None:
+        """Take a partition, or look whether it is still held under a token: the token; None while another worker has
+        it."""
+        if self.holds(partition, worker, token):
+            return token
+        lease = self._leases.setdefault(partition, _Lease())
+        if lease.worker not in (None, worker):
+            is_newer = 0 < lease.epoch_ms - attended.at_ms <= self._lease_ms
+            if is_newer or lease.worker in attended.workers:
                 return None
-            lease.token += 1
-        lease.worker, lease.until_ms = worker, now_ms + self._lease_ms
+        lease.worker, lease.token, lease.epoch_ms = worker, lease.token + 1, attended.at_ms
         return lease.token
 
     async def free(self, partition: int, worker: str, token: int) -> None:

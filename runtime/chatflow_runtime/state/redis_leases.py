@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from chatflow_api import names
 
-from chatflow_runtime.ports import Clock
+from chatflow_runtime.ports import Attendance, Clock
 from chatflow_runtime.state.link import Link
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.state.scripts import Status, render
@@ -24,23 +22,27 @@ class RedisLeases:
 
     @property
     def lease_s(self) -> float:
-        """How long a lease lasts that is not renewed, and how long a worker counts that is not heard of."""
+        """How long a worker, and with it all its leases, counts that is not heard of."""
         return self._lease_s
 
-    async def attend(self, worker: str) -> Sequence[str]:
-        """Tell that a worker lives; everyone who has told of late, itself included."""
-        found = await self._link.run(self._scripts.attend, 1, names.workers_key(self._flow), self._now(), worker)
-        return [name.decode() for name in found]
+    async def attend(self, worker: str) -> Attendance:
+        """Tell that a worker lives, which keeps its leases."""
+        key = names.workers_key(self._flow)
+        at_ms, is_new, *found = await self._link.run(self._scripts.attend, 1, key, self._now(), worker)
+        return Attendance(at_ms, tuple(name.decode() for name in found), bool(is_new))
 
     async def leave(self, worker: str) -> None:
         """Tell that a worker goes."""
         await self._link.call("ZREM", names.workers_key(self._flow), worker)
 
-    async def lease(self, partition: int, worker: str) -> int | None:
-        """Take a partition, or renew the lease on it: the token; None while another worker has it."""
+    async def lease(self, partition: int, worker: str, attended: Attendance, token: int = 0) -> int | None:
+        """Take a partition, or look whether it is still held under a token: the token; None while another worker has
+        it."""
         key = names.lease_key(self._flow, partition)
-        status, *token = await self._link.run(self._scripts.lease, 1, key, self._now(), worker)
-        return token[0] if status == Status.DONE else None
+        status, *held = await self._link.run(
+            self._scripts.lease, 1, key, worker, token, attended.at_ms, *attended.workers
+        )
+        return held[0] if status == Status.DONE else None
 
     async def free(self, partition: int, worker: str, token: int) -> None:
         """Give a partition up; does nothing when it is lost already."""

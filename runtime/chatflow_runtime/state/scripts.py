@@ -90,7 +90,7 @@ def render(rules: Rules) -> Scripts:
     """The scripts for a flow's rules."""
     constants = _constants(rules)
     clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
-    holds, removal, gcra, tell = map(_file, ("holds", "removal", "gcra", "tell"))
+    holds, keep, removal, gcra, tell = map(_file, ("holds", "keep", "removal", "gcra", "tell"))
     lookups = _next_scene()
 
     def script(name: str, *parts: str) -> Script:
@@ -106,8 +106,8 @@ def render(rules: Rules) -> Scripts:
         rate=script("rate", envelope, lookups),
         due=script("due", clock),
         settle=script("settle", clock, envelope, tell, lookups),
-        attend=script("attend", clock),
-        lease=script("lease", clock),
+        attend=script("attend", clock, keep),
+        lease=script("lease", keep),
         free=script("free"),
         accept=script("accept", clock, gcra),
         take=script("take", holds),
