@@ -57,8 +57,10 @@ class User:
         return f"u{self.number}"
 
     async def talk(self, messages: int, until_s: float) -> None:
-        """Send so many messages, and further ones until a monotonic time, and wait for the answers."""
+        """Send so many messages, and further ones until a monotonic time, and wait for the answers. With that time the
+        messages are spread over it: as many as an outbox holds are soon sent, before any fault has come."""
         self._at = self.number % len(self.urls)
+        began_s = time.monotonic()
         while (count := len(self.sent)) < messages or (count < OUTBOX and time.monotonic() < until_s):
             channel = self.chance.choice((self._whole, self._streamed, self._spoken, None))
             if channel is None:
@@ -66,6 +68,8 @@ class User:
             else:
                 one = self._next()
                 await self._until_accepted(one, channel)
+            pace_s = (until_s - began_s) * len(self.sent) / OUTBOX
+            await asyncio.sleep(max(0.0, began_s + pace_s - time.monotonic()))
 
     def _next(self) -> Sent:
         number = len(self.sent)
