@@ -30,6 +30,8 @@ class Desk:
 
     lease: Lease
     is_lost: bool = False
+    is_rescanned: bool = True
+    """To be looked into as if nothing were known of it: at first, and now and then. Whoever looks sets it back."""
 
 
 D = TypeVar("D", bound=Desk)
@@ -43,7 +45,8 @@ class Desks(Generic[D]):
         self._ownership = ownership
         self._made = made
         self._desks: dict[int, D] = {}
-        self._news: set[int] = set()
+        self._news: dict[int, None] = {}
+        """The partitions that have some, in the order in which it came."""
         self._bell = asyncio.Event()
 
     def __iter__(self) -> Iterator[D]:
@@ -51,25 +54,35 @@ class Desks(Generic[D]):
 
     def wake(self, partition: int | None = None) -> None:
         """Look into a partition soon, or into all."""
-        self._news.update(self._desks if partition is None else (partition,))
+        self._news |= dict.fromkeys(self._desks if partition is None else (partition,))
         self.ring()
 
     def ring(self) -> None:
         """Begin the next round now: there is room for what was left."""
         self._bell.set()
 
-    async def watch(self, is_emptied: Callable[[D], Awaitable[bool]], *, rescans: bool = True) -> None:
-        """Look into desks that have news, until cancelled; again, where one is not emptied. Afterwards all are lost."""
+    async def watch(
+        self,
+        is_emptied: Callable[[D], Awaitable[bool]],
+        *,
+        has_room: Callable[[], bool] = lambda: True,
+        rescans: bool = True,
+    ) -> None:
+        """Look into desks that have news, until cancelled, one after the other as long as there is room; again, where
+        one is not emptied. Afterwards all are lost."""
         scanned_s = -math.inf
         try:
             while True:
                 now_s = asyncio.get_running_loop().time()
                 if rescans and now_s - scanned_s >= RESCAN_S:
                     scanned_s = now_s
+                    for desk in self._desks.values():
+                        desk.is_rescanned = True
                     self.wake()
                 self._bell.clear()
                 self._follow_ownership()
-                await self._look(is_emptied)
+                if await self._look(is_emptied, has_room):
+                    continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FOLLOW_S):
                         await self._bell.wait()
@@ -91,22 +104,29 @@ class Desks(Generic[D]):
         for number, token in owned.items():
             if number not in self._desks:
                 self._desks[number] = self._made(Lease(number, self._ownership.worker, token))
-                self._news.add(number)
+                self._news[number] = None
 
-    async def _look(self, is_emptied: Callable[[D], Awaitable[bool]]) -> None:
+    async def _look(self, is_emptied: Callable[[D], Awaitable[bool]], has_room: Callable[[], bool]) -> bool:
+        """One round; whether there is more to be looked at right now."""
+        is_more = False
         for number in list(self._news):
+            if not has_room():
+                # What was not looked at comes first in the next round.
+                return False
             # Before it is looked into: what comes meanwhile is news again.
-            self._news.discard(number)
+            del self._news[number]
             desk = self._desks.get(number)
             if desk is None:
                 continue
             try:
                 if not await is_emptied(desk):
-                    self._news.add(number)
+                    self._news[number] = None
+                    is_more = True
             except LeaseLost:
                 self.lose(desk)
             except StateError as error:
-                self._news.add(number)
+                self._news[number] = None
                 _log.warning(f"{self._name}.unreadable", partition=number, reason=str(error))
                 if isinstance(error, StateUnavailable):
-                    return
+                    return False
+        return is_more

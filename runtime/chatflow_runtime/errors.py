@@ -13,6 +13,7 @@ ChatFlowError
 ├── NotHandedOver             the bot answers this conversation, no person
 ├── InboxFull                 too many messages wait to be answered
 ├── ClaimLost                 the lease ran out and another attempt took the turn over
+│   └── Overtaken             a newer message of the conversation did
 ├── LeaseLost                 another worker has the partition
 ├── Interrupted               a newer message ended this answer
 ├── StateError
@@ -136,6 +137,12 @@ class ClaimLost(ChatFlowError):
 
     code = "claim_lost"
     is_retryable = True
+
+
+class Overtaken(ClaimLost):
+    """A newer message of the conversation has the turn, or had it."""
+
+    code = "overtaken"
 
 
 class Interrupted(ChatFlowError):

@@ -303,11 +303,12 @@ class Inbox(Protocol):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A message that a worker has to answer; it has been handed out `times` times, this one included."""
+    """A message that a worker has to answer. `attempts` at it have begun and never ended, because their workers did."""
 
     entry: str
-    letter: Letter
-    times: int
+    uid: str
+    message_id: str
+    attempts: int = 0
 
 
 class InboxReader(Protocol):
@@ -315,13 +316,22 @@ class InboxReader(Protocol):
     another one has it by now."""
 
     async def left(self, lease: Lease) -> Sequence[Taken]:
-        """What owners before have taken and not answered, oldest first. To be asked for before anything is taken."""
+        """What has been taken and not answered, by owners before and by this one, oldest first. To be asked for before
+        anything is taken."""
 
     async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
         """New messages, oldest first."""
 
-    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
-        """A message is answered, and a webhook to be told of it, once."""
+    async def begin(self, lease: Lease, taken: Taken) -> Letter | None:
+        """Count an attempt at a message, and read it; None when it is no longer the worker's to answer.
+        StateSchemaTooNew, StateError when it cannot be read."""
+
+    async def ended(self, lease: Lease, taken: Taken) -> None:
+        """The attempt has ended without an answer, and its worker goes on: it does not count."""
+
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> bool:
+        """A message is answered, and a webhook to be told of it, once. False when the state server has lost the reply:
+        it is still to be answered."""
 
     async def bury(
         self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None

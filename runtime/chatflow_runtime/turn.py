@@ -29,6 +29,7 @@ from chatflow_runtime.errors import (
     ConversationBusy,
     Interrupted,
     InvalidMessage,
+    Overtaken,
     RateLimited,
     Shed,
     StateError,
@@ -223,9 +224,11 @@ class TurnRunner:
             self.metrics.shed()
             await asyncio.shield(self._release(turn))
             raise
-        except ClaimLost:
+        except Overtaken:
             if self._is_interruptible(conversation):
                 raise Interrupted("a newer message of this conversation has taken over") from None
+            raise
+        except ClaimLost:
             raise
         except BaseException:
             await asyncio.shield(self._release(turn))

@@ -10,6 +10,7 @@ from typing import Literal
 
 from chatflow_api import names
 from chatflow_runtime.domain.conversation import Event, Memory, Scene
+from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.reply import Origin, Reply, Rung
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import (
@@ -26,6 +27,7 @@ from chatflow_runtime.ports import (
     Outcome,
     Record,
     RecordKind,
+    Taken,
     Turn,
 )
 from chatflow_runtime.state.connection import Patience
@@ -120,6 +122,11 @@ class Case:
         turn = self.turn(message_id, uid)
         claimed = await self.claim(turn)
         return await self.store.commit(turn, claimed.conversation, outcome(turn, event, memory))
+
+    async def finish(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
+        """Answer a message that was taken from the inbox, which is told."""
+        await self.answer(taken.message_id, taken.uid)
+        assert await self.inbox.done(lease, taken, delivery)
 
 
 def reply(message_id: str, text: str = "") -> Reply:

@@ -26,7 +26,7 @@ async def told(case: Case, lease: Lease, *message_ids: str) -> list[Taken]:
     await case.inbox.left(lease)
     taken = list(await case.inbox.take(lease, 100))
     for one in taken:
-        await case.inbox.done(lease, one, delivery(one.letter.message_id))
+        await case.finish(lease, one, delivery(one.message_id))
     return taken
 
 

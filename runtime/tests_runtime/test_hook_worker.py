@@ -33,7 +33,7 @@ async def leave_word(case: Case, *said: tuple[str, str]) -> None:
         await case.inbox.left(lease)
         (taken,) = await case.inbox.take(lease, 10)
         told = MessageAnswered(uid, message_id, "5-0", reply(message_id))
-        await case.inbox.done(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
+        await case.finish(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
         await case.leases.free(lease.partition, "gone", lease.token)
 
 
@@ -322,9 +322,9 @@ async def test_news_is_told_at_once_and_a_lost_wake_up_costs_time_alone(open_cas
             await case.inbox.accept(Letter("u", name, "text", AT_MS))
         await case.inbox.left(lease)
         for taken in await case.inbox.take(lease, 10):
-            told = MessageAnswered("u", taken.letter.message_id, "5-0", reply("m"))
-            await case.inbox.done(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
-            if taken.letter.message_id == "m1":
+            told = MessageAnswered("u", taken.message_id, "5-0", reply("m"))
+            await case.finish(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
+            if taken.message_id == "m1":
                 at.worker.wake(lease.partition)
         await receiver.until(lambda posts: told_of(posts, "u") == ["m1", "m2"])
 
@@ -373,7 +373,7 @@ async def test_what_comes_while_a_stream_is_looked_into_is_told_without_waiting_
             await case.inbox.left(lease)
             (taken,) = await case.inbox.take(lease, 1)
             told = MessageAnswered("u", "m1", "5-0", reply("m1"))
-            await case.inbox.done(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
+            await case.finish(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
             workers[0].wake(lease.partition)
 
         reader = _Overtaken(case, news)

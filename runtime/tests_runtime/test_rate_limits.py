@@ -132,6 +132,8 @@ async def test_an_address_is_refused_whoever_it_speaks_for_and_leaves_no_claim(o
         pytest.param("10.0.0.1", [], 1, "10.0.0.1", id="past the proxy"),
         pytest.param("2001:db8:1:2:3::4", [], 0, "2001:db8:1:2::/64", id="IPv6: the network"),
         pytest.param("::ffff:192.0.2.9", [], 0, "192.0.2.9", id="IPv4 in IPv6"),
+        pytest.param("10.0.0.1", ["192.0.2.9:4711"], 1, "192.0.2.9", id="a proxy that adds the port"),
+        pytest.param("10.0.0.1", ["[2001:db8:1:2::7]:4711"], 1, "2001:db8:1:2::/64", id="and so with IPv6"),
     ],
 )
 def test_the_address_is_the_one_that_the_outermost_proxy_of_ours_heard(

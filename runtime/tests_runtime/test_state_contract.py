@@ -9,7 +9,7 @@ from chatflow_api.names import partition
 from chatflow_api.v1alpha1 import WhileBusy
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene, next_scene
 from chatflow_runtime.domain.reply import Notice
-from chatflow_runtime.errors import ClaimLost, InvalidMessage
+from chatflow_runtime.errors import ClaimLost, InvalidMessage, Overtaken
 from chatflow_runtime.ports import Answered, Claimed, RecordKind, Rejected, Wait, Waiting
 from chatflow_runtime.state.rules import Rules
 from tests_runtime.state_cases import RULES, Open, outcome, record
@@ -126,12 +126,14 @@ async def test_an_interrupted_message_stays_in_the_history_and_its_retry_enters_
             claimed = await case.claim(new)
             assert await watch.wait(30)
         assert [message.text for message in claimed.conversation.history] == ["text of m1"]
-        with pytest.raises(ClaimLost):
-            await case.store.renew(old)
-        with pytest.raises(ClaimLost):
-            await case.store.commit(old, claimed.conversation, outcome(old))
-        assert isinstance(await case.store.load(old), Waiting), "an interrupted message must not interrupt in turn"
-        await case.store.commit(new, claimed.conversation, outcome(new))
+        for is_over in (False, True):
+            if is_over:
+                assert isinstance(await case.store.load(old), Waiting), "an interrupted one must not interrupt in turn"
+                await case.store.commit(new, claimed.conversation, outcome(new))
+            with pytest.raises(Overtaken):
+                await case.store.renew(old)
+            with pytest.raises(Overtaken):
+                await case.store.commit(old, claimed.conversation, outcome(old))
         await case.answer("m1")
         history = await case.store.history("u")
         assert [(message.role, message.message_id) for message in history] == [
@@ -167,8 +169,9 @@ async def test_a_dead_owner_s_message_is_answered_once_by_its_retry(open_case: O
         case.time.advance(1)
         claimed = await case.claim(retry)
         assert claimed.conversation.history == ()
-        with pytest.raises(ClaimLost):
+        with pytest.raises(ClaimLost) as raised:
             await case.store.commit(dead, lost.conversation, outcome(dead))
+        assert not isinstance(raised.value, Overtaken), "no newer message did it"
         committed = await case.store.commit(retry, claimed.conversation, outcome(retry))
         assert await case.store.load(case.turn("m1")) == Answered(committed.item)
         assert [message.role for message in await case.store.history("u")] == ["user", "assistant"]

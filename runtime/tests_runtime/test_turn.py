@@ -344,6 +344,20 @@ async def test_a_newer_message_interrupts_where_the_scene_says_so() -> None:
     assert shown == ["你们的吉祥物叫什么"]
 
 
+@pytest.mark.parametrize("policy", WhileBusy)
+async def test_a_claim_that_no_newer_message_has_taken_is_no_interruption(policy: WhileBusy) -> None:
+    config = derive(ChatFlow.model_validate(FLOW))
+    dialogue = config.dialogue.model_copy(update={"while_busy": dict.fromkeys(config.dialogue.while_busy, policy)})
+    gate = asyncio.Event()
+    bench = Bench(llm=Script("large", [gate, "禾禾。"]), config=config.model_copy(update={"dialogue": dialogue}))
+    turn = asyncio.create_task(bench.say("你们的吉祥物叫什么", "m1"))
+    await bench.llm.asked.wait()
+    # As a failover does that forgets the claim.
+    await bench.store.release(Turn("u1", "m1", "owner-0", "你们的吉祥物叫什么"))
+    gate.set()
+    assert (await turn).text == "禾禾。"
+
+
 async def test_a_model_s_citation_carries_the_number_that_its_text_uses() -> None:
     bench = Bench(llm=Script("large", ["一般三天[1]，", "详见[2]。"]))
     reply = await bench.say("钱什么时候能拿回来呢")

@@ -81,6 +81,9 @@ def test_every_public_error_has_a_code_of_its_own() -> None:
         pytest.param(b'{"uid": "u", "text": "x", "message_id": ""}', 422, "invalid_message", "message_id", id="no id"),
         pytest.param(b'{"uid": "u", "text": "\\t "}', 422, "invalid_message", "empty", id="an empty text"),
         pytest.param(
+            '{"uid": "u", "text": " \u200b\u2800"}'.encode(), 422, "invalid_message", "empty", id="unseen text"
+        ),
+        pytest.param(
             json.dumps({"uid": "u", "text": "字" * 501}).encode(), 413, "message_too_long", "501", id="a long text"
         ),
         pytest.param(b" " * (services.MAX_BODY_BYTES + 1), 413, "body_too_large", "65536", id="a large body"),

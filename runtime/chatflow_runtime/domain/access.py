@@ -29,7 +29,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: int) -> str:
     chain = [*heard, peer]
     said = chain[max(0, len(chain) - 1 - trusted)]
     try:
-        address = ipaddress.ip_address(said.strip("[]"))
+        address = ipaddress.ip_address(_without_port(said))
     except ValueError:
         # No address, but always the same for the same client.
         return hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -38,6 +38,13 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: int) -> str:
             return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
+
+
+def _without_port(said: str) -> str:
+    """Some proxies add it: 192.0.2.7:4711, [2001:db8::7]:4711."""
+    if said.startswith("["):
+        return said[1:].partition("]")[0]
+    return said.partition(":")[0] if said.count(":") == 1 else said
 
 
 def lines_of(text: str) -> list[str]:

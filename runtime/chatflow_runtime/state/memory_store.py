@@ -19,7 +19,7 @@ from chatflow_runtime.domain.deliveries import Delivery
 from chatflow_runtime.domain.handoff import timed_out
 from chatflow_runtime.domain.rate import Rate, charge
 from chatflow_runtime.domain.reply import Notice, OutboxItem, Reply
-from chatflow_runtime.errors import ClaimLost, NotHandedOver, RateLimited
+from chatflow_runtime.errors import ClaimLost, NotHandedOver, Overtaken, RateLimited
 from chatflow_runtime.ports import (
     Answered,
     Claimed,
@@ -260,8 +260,13 @@ class MemoryStore:
         return Claimed(Conversation(user.scene, user.revision, user.memory, tuple(user.history), user.handoff))
 
     def _owned(self, turn: Turn) -> _Claim:
-        claim = self._users.get(turn.uid, _User()).claim
+        user = self._users.get(turn.uid, _User())
+        claim = user.claim
         if claim is None or (claim.message_id, claim.owner) != (turn.message_id, turn.owner):
+            seen = user.seen.get(turn.message_id)
+            is_other = claim is not None and claim.message_id != turn.message_id
+            if is_other or (seen is not None and seen.unanswered_in is not None):
+                raise Overtaken(f"message {turn.message_id!r} of {turn.uid!r}: a newer message has taken over")
             raise ClaimLost(f"message {turn.message_id!r} of {turn.uid!r} was taken over; load it again")
         return claim
 

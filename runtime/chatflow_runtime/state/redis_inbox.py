@@ -69,57 +69,70 @@ class RedisInbox:
         return "" if self._clock is None else self._clock.now_ms()
 
     async def left(self, lease: Lease) -> Sequence[Taken]:
-        """What owners before have taken and not answered, oldest first."""
-        return await self._taken(lease, 0)
+        """What has been taken and not answered, by owners before and by this one, oldest first."""
+        return _taken(await self._run(self._scripts.left, lease))
 
     async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
         """New messages, oldest first."""
-        return await self._taken(lease, limit)
+        return _taken(await self._run(self._scripts.take, lease, (), limit))
 
-    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> None:
-        """A message is answered, and a webhook to be told of it, once."""
-        keys = self._leaving(lease)
-        await self._run(self._scripts.done, lease, keys, *self._left_behind(lease, taken, delivery))
+    async def begin(self, lease: Lease, taken: Taken) -> Letter | None:
+        """Count an attempt at a message, and read it; None when it is no longer the worker's to answer."""
+        found = await self._run(self._scripts.attempt, lease, (), taken.entry, taken.attempts + 1)
+        return LETTERS.decode(found[0]) if found else None
+
+    async def ended(self, lease: Lease, taken: Taken) -> None:
+        """The attempt has ended without an answer, and its worker goes on: it does not count."""
+        await self._run(self._scripts.attempt, lease, (), taken.entry, taken.attempts)
+
+    async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> bool:
+        """A message is answered, and a webhook to be told of it, once. False when its reply is lost."""
+        keys, of = self._leaving(lease, taken), keys_of(self._flow, taken.uid)
+        status, *_ = await self._asked(
+            self._scripts.done, lease, [*keys, of.replies], *self._left_behind(lease, taken, delivery)
+        )
+        return Status(status) is Status.DONE
 
     async def bury(
         self, lease: Lease, taken: Taken, reason: str, notice: Notice, delivery: Delivery | None = None
     ) -> None:
         """A message cannot be answered: keep it with the reason, tell the user, and a webhook."""
-        letter, keys = taken.letter, keys_of(self._flow, taken.letter.uid)
         await self._run(
             self._scripts.bury,
             lease,
-            [*self._leaving(lease), keys.outbox],
+            self._leaving(lease, taken),
             *self._left_behind(lease, taken, delivery),
-            LETTERS.encode(letter),
             reason,
             NOTICES.encode(notice),
-            keys.channel,
+            keys_of(self._flow, taken.uid).channel,
         )
 
-    def _leaving(self, lease: Lease) -> list[str]:
+    def _leaving(self, lease: Lease, taken: Taken) -> list[str]:
         """The keys of a message that leaves the inbox, beside the inbox itself."""
-        return [of(self._flow, lease.partition) for of in (names.accepted_key, names.hooks_key, names.dead_key)]
+        keys = [of(self._flow, lease.partition) for of in (names.accepted_key, names.hooks_key, names.dead_key)]
+        return [*keys, keys_of(self._flow, taken.uid).outbox]
 
     def _left_behind(self, lease: Lease, taken: Taken, delivery: Delivery | None) -> list[Argument]:
         """Which message leaves, and what is said of it to whom."""
-        letter = taken.letter
         told = ("", "") if delivery is None else (delivery.hook, DELIVERIES.encode(delivery))
         channel = names.work_channel(self._flow, lease.partition)
-        return [taken.entry, letter.uid, letter.message_id, *told, channel, lease.partition]
+        return [taken.entry, taken.uid, taken.message_id, *told, channel, lease.partition]
 
-    async def _taken(self, lease: Lease, limit: int) -> Sequence[Taken]:
-        rows = await self._run(self._scripts.take, lease, [], limit)
-        return [Taken(at.decode(), LETTERS.decode(fields[1]), times) for at, fields, times in rows]
-
-    async def _run(self, script: Script, lease: Lease, keys: Sequence[str], *args: Argument) -> list[Any]:
+    async def _run(self, script: Script, lease: Lease, keys: Sequence[str] = (), *args: Argument) -> list[Any]:
         """What follows the status of a script that only the partition's owner may run."""
+        return (await self._asked(script, lease, keys, *args))[1:]
+
+    async def _asked(self, script: Script, lease: Lease, keys: Sequence[str], *args: Argument) -> list[Any]:
+        """What such a script returns, unless that is LOST."""
         held = names.lease_key(self._flow, lease.partition)
         inbox = names.inbox_key(self._flow, lease.partition)
-        found: list[Any]
-        status, *found = await self._link.run(
+        result: list[Any] = await self._link.run(
             script, len(keys) + 2, held, inbox, *keys, lease.worker, lease.token, *args
         )
-        if status == Status.LOST:
+        if result[0] == Status.LOST:
             raise LeaseLost(f"partition {lease.partition} is no longer {lease.worker}'s")
-        return found
+        return result
+
+
+def _taken(rows: Sequence[list[Any]]) -> list[Taken]:
+    return [Taken(at.decode(), uid.decode(), message_id.decode(), attempts) for at, uid, message_id, attempts in rows]

@@ -16,7 +16,7 @@ from chatflow_api import names
 from chatflow_runtime.domain.conversation import Conversation, Event, Memory, Message, Scene
 from chatflow_runtime.domain.rate import Rate
 from chatflow_runtime.domain.reply import OutboxItem
-from chatflow_runtime.errors import ClaimLost, RateLimited
+from chatflow_runtime.errors import ClaimLost, Overtaken, RateLimited
 from chatflow_runtime.ports import (
     Answered,
     Claimed,
@@ -112,7 +112,7 @@ class RedisStore:
         """Extend the lease; ClaimLost when another attempt has taken over."""
         keys = keys_of(self._flow, turn.uid)
         result = await self._link.run(
-            self._scripts.renew, 1, keys.conversation, self._now(), turn.message_id, turn.owner
+            self._scripts.renew, 2, keys.conversation, keys.replies, self._now(), turn.message_id, turn.owner
         )
         _check(result, turn)
 
@@ -237,6 +237,8 @@ def _check(result: list[Any], turn: Turn) -> None:
     """The errors that scripts of a claimed turn return."""
     if result[0] == Status.LOST:
         raise ClaimLost(f"message {turn.message_id!r} of {turn.uid!r} was taken over; load it again")
+    if result[0] == Status.OVERTAKEN:
+        raise Overtaken(f"message {turn.message_id!r} of {turn.uid!r}: a newer message has taken over")
     if result[0] == Status.TOO_NEW:
         raise too_new(f"the conversation of {turn.uid!r}", result[1])
 

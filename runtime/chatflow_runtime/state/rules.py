@@ -50,6 +50,8 @@ class Rules:
     dead_letters: int = 1_000
     """Messages of one partition that could not be answered, and deliveries that no webhook took, that are kept; the
     oldest go first."""
+    dead_ms: int = 14 * 24 * 3_600_000
+    """They are kept this long after the last one came."""
     hook_deliveries: int = 1_000
     """Deliveries to webhooks that wait in one partition; with more the oldest go to the dead letters."""
     backlog_ms: int = 5_000

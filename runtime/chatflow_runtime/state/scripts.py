@@ -43,6 +43,8 @@ class Status(IntEnum):
     """Too many messages wait in the inbox."""
     LIMITED = 14
     """More than the rate allows."""
+    OVERTAKEN = 15
+    """A newer message has the claim, or had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Scripts:
     free: Script
     accept: Script
     take: Script
+    left: Script
+    attempt: Script
     done: Script
     bury: Script
     meter: Script
@@ -89,8 +93,8 @@ class Scripts:
 def render(rules: Rules) -> Scripts:
     """The scripts for a flow's rules."""
     constants = _constants(rules)
-    clock, envelope, history, seen = map(_file, ("clock", "envelope", "history", "seen"))
-    holds, keep, removal, gcra, tell = map(_file, ("holds", "keep", "removal", "gcra", "tell"))
+    clock, envelope, history, seen, loss = map(_file, ("clock", "envelope", "history", "seen", "loss"))
+    holds, keep, removal, gcra, dead, tell = map(_file, ("holds", "keep", "removal", "gcra", "dead", "tell"))
     lookups = _next_scene()
 
     def script(name: str, *parts: str) -> Script:
@@ -99,23 +103,25 @@ def render(rules: Rules) -> Scripts:
 
     return Scripts(
         load=script("load", clock, envelope, history, seen, gcra, _while_busy(rules)),
-        renew=script("renew", clock, envelope),
-        commit=script("commit", clock, envelope, history, seen, lookups),
-        commit_told=script("commit", clock, envelope, history, seen, tell, lookups),
+        renew=script("renew", clock, envelope, seen, loss),
+        commit=script("commit", clock, envelope, history, seen, loss, lookups),
+        commit_told=script("commit", clock, envelope, history, seen, loss, dead, tell, lookups),
         release=script("release", envelope),
         rate=script("rate", envelope, lookups),
         due=script("due", clock),
-        settle=script("settle", clock, envelope, tell, lookups),
+        settle=script("settle", clock, envelope, dead, tell, lookups),
         attend=script("attend", clock, keep),
         lease=script("lease", keep),
         free=script("free"),
-        accept=script("accept", clock, gcra),
+        accept=script("accept", clock, seen, gcra),
         take=script("take", holds),
-        done=script("done", holds, removal, tell),
-        bury=script("bury", holds, removal, tell),
+        left=script("left", holds),
+        attempt=script("attempt", holds),
+        done=script("done", holds, seen, removal, dead, tell),
+        bury=script("bury", holds, removal, dead, tell),
         hooks=script("hooks", holds),
-        sent=script("sent", holds),
-        agent=script("agent", clock, envelope, history, tell, lookups),
+        sent=script("sent", holds, dead),
+        agent=script("agent", clock, envelope, history, dead, tell, lookups),
         handoff=script("handoff", envelope),
         meter=script("meter", clock, gcra),
         backlog=script("backlog", clock),
@@ -146,6 +152,7 @@ def _constants(rules: Rules) -> dict[str, str]:
         "RECORDS": rules.partition_records,
         "INBOX": rules.inbox_letters,
         "DEAD": rules.dead_letters,
+        "DEAD_MS": rules.dead_ms,
         "HOOKS": rules.hook_deliveries,
         "PARTITION_LEASE_MS": rules.partition_lease_ms,
         "GRAIN_MS": GRAIN_MS,

@@ -118,6 +118,7 @@ TABLE: dict[type[ChatFlowError], Entry] = {
     errors.InboxFull: Entry(503, "Too many messages wait", retry_after_s=5),
     errors.LeaseLost: Entry(500, "Partition was taken over", _INSIDE),
     errors.ClaimLost: Entry(409, "Turn was taken over", retry_after_s=1),
+    errors.Overtaken: Entry(409, "Turn was taken over", retry_after_s=1),
     errors.Interrupted: Entry(409, "Turn was interrupted"),
     errors.StateError: Entry(500, "Conversation state failed", _INSIDE),
     errors.StateUnavailable: Entry(

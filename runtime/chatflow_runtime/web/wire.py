@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from chatflow_runtime.domain.conversation import Message, Scene
+from chatflow_runtime.domain.normalisation import is_invisible
 from chatflow_runtime.domain.reply import Citation, Notice, Origin, OutboxItem, Reply, Rung, Usage
 from chatflow_runtime.errors import InvalidMessage, MessageTooLong
 from chatflow_runtime.web.problems import MalformedRequest, Problem
@@ -305,12 +306,12 @@ def checked_id(name: str, value: str | None) -> str:
 
 
 def checked_text(text: str, max_length: int) -> str:
-    """A message's text; MessageTooLong beyond the manifest's limit, InvalidMessage when nothing is in it."""
+    """A message's text; MessageTooLong beyond the manifest's limit, InvalidMessage when nothing in it can be seen."""
     if len(text) > max_length:
         raise MessageTooLong(
             f"the text has {len(text)} characters; send at most {max_length} (spec.gateway.maxTextLength)"
         )
-    if not text or text.isspace():
+    if all(character.isspace() or is_invisible(character) for character in text):
         raise InvalidMessage(f"the text {text[:20]!r} is empty; send the user's words")
     return text
 

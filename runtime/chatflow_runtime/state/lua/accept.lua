@@ -1,21 +1,20 @@
 -- Purpose: put a message into its partition's inbox, once however often it is sent.
 -- KEYS: 1 inbox, 2 what it holds, 3 outbox, 4 replies by message id, 5 the user's rate
 -- ARGV: 1 message id, 2 uid, 3 message (opaque), 4 work channel, 5 partition, 6 now in ms or ''
--- Returns: {DONE, messages before it, outbox id to read on from} | {ANSWERED, outbox id of the reply}
---   | {FULL, messages that wait} | {REJECTED, the user's own that wait}
+-- Returns: {DONE, messages before it, outbox id to read on from}, for a repetition as many as there can be at most
+--   | {ANSWERED, outbox id of the reply} | {FULL, messages that wait} | {REJECTED, the user's own that wait}
 --   | {LIMITED, retry in ms}
--- Complexity: O(messages that wait), bounded by INBOX, for a repetition; else O(1).
+-- Complexity: O(1).
 -- Time: the server's for the rate, unless given; ids have the server's.
 local id, uid = ARGV[1], ARGV[2]
 local field = uid .. '\n' .. id
 local before = redis.call('HGET', KEYS[2], field)
 if before then
-  local entry, resume = string.match(before, '^(.-)|(.+)$')
-  return {DONE, #redis.call('XRANGE', KEYS[1], '-', '(' .. entry), resume}
+  local position, resume = string.match(before, '^(%d+)|(.+)$')
+  return {DONE, math.min(tonumber(position), redis.call('XLEN', KEYS[1]) - 1), resume}
 end
-local seen = redis.call('HGET', KEYS[4], id)
-local at = seen and string.match(seen, ':(%d+%-%d+)$')
-if at and redis.call('XRANGE', KEYS[3], at, at)[1] then return {ANSWERED, at} end
+local at = reply_at(KEYS[4], KEYS[3], id)
+if at then return {ANSWERED, at} end
 
 local waiting = redis.call('XLEN', KEYS[1])
 if waiting >= INBOX then return {FULL, waiting} end
@@ -28,8 +27,8 @@ if USER_INTERVAL_MS > 0 then
 end
 local newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
 local resume = newest and newest[1] or '0-0'
-local entry = redis.call('XADD', KEYS[1], '*', 'd', ARGV[3])
-redis.call('HSET', KEYS[2], field, entry .. '|' .. resume)
+redis.call('XADD', KEYS[1], '*', 'u', uid, 'i', id, 'd', ARGV[3])
+redis.call('HSET', KEYS[2], field, waiting .. '|' .. resume)
 redis.call('HINCRBY', KEYS[2], uid, 1)
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 return {DONE, waiting, resume}

@@ -5,7 +5,8 @@
 --   7 reply as the history keeps it, '' for none, 8 reply as the outbox keeps it, 9 uid, 10 wake-up channel;
 --   where a webhook is told: whose it is, the delivery, id of the handoff that lasts from now on or '', work channel,
 --   partition; then records; 6, 7, 8, the delivery and records are opaque
--- Returns: {DONE, outbox id, revision} | {LOST} | {TOO_NEW, schema}
+-- Returns: {DONE, outbox id, revision} | {LOST} | {OVERTAKEN} when a newer message has the claim, or had
+--   | {TOO_NEW, schema}
 -- Complexity: O(waiters + records); every TIDY turns O(TIDY) to drop old replies,
 --   every OUTBOX turns O(OUTBOX) to drop forgotten message ids.
 -- Time: the server's, unless given; stream ids are the server's always.
@@ -13,7 +14,8 @@ local now = time_ms(ARGV[1])
 local id, uid = ARGV[2], ARGV[9]
 local state = read(KEYS[1])
 if state.v > SCHEMA then return {TOO_NEW, state.v} end
-if not owns(state, id, ARGV[3]) or state.r ~= tonumber(ARGV[4]) then return {LOST} end
+if not owns(state, id, ARGV[3]) then return {loss(state, KEYS[3], id)} end
+if state.r ~= tonumber(ARGV[4]) then return {LOST} end
 
 local said = state.c[4]
 if ARGV[7] == '' then

@@ -16,7 +16,7 @@ if state.v > SCHEMA then return {TOO_NEW, state.v} end
 
 local seen = redis.call('HGET', KEYS[3], id)
 if seen and is_forgotten(seen, state) then seen = nil end
-local unanswered_in = seen and string.match(seen, ':u(%d+)$')
+local unanswered_in = is_unanswered(seen)
 if seen and not unanswered_in then
   local at = string.match(seen, ':(.+)$')
   local entry = redis.call('XRANGE', KEYS[4], at, at)[1]

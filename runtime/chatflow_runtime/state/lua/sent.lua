@@ -6,8 +6,6 @@
 if not holds(KEYS[1], ARGV[1], ARGV[2]) then return {LOST} end
 local entry = redis.call('XRANGE', KEYS[2], ARGV[3], ARGV[3])[1]
 if not entry then return {DONE} end
-if ARGV[4] ~= '' then
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', DEAD, '*', 'why', ARGV[4], unpack(entry[2]))
-end
+if ARGV[4] ~= '' then give_up(KEYS[3], ARGV[4], entry[2]) end
 redis.call('XDEL', KEYS[2], ARGV[3])
 return {DONE}

@@ -4,7 +4,7 @@
 local function tell(hooks, dead, channel, partition, ...)
   if redis.call('XLEN', hooks) >= HOOKS then
     local oldest = redis.call('XRANGE', hooks, '-', '+', 'COUNT', 1)[1]
-    redis.call('XADD', dead, 'MAXLEN', '~', DEAD, '*', 'why', 'too many wait', unpack(oldest[2]))
+    give_up(dead, 'too many wait', oldest[2])
     redis.call('XDEL', hooks, oldest[1])
   end
   redis.call('XADD', hooks, '*', ...)
