@@ -48,7 +48,7 @@ from chatflow_runtime.metrics import Metrics
 from chatflow_runtime.overload import share_backlog, watch_loop
 from chatflow_runtime.ownership import Ownership
 from chatflow_runtime.ports import Clock
-from chatflow_runtime.serving import background, opened, serving, stop_event, unless
+from chatflow_runtime.serving import allow_files, background, opened, serving, stop_event, unless
 from chatflow_runtime.settings import Settings
 from chatflow_runtime.startup import Need, Startup
 from chatflow_runtime.state.durability import Durability
@@ -130,6 +130,7 @@ class Parts:
 
 async def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
+    allow_files()
     stop = stop_event()
     registry = CollectorRegistry()
     metrics, health = Metrics(registry), Health()

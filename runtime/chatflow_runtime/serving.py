@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -18,6 +19,18 @@ from chatflow_runtime.state.wakeups import Wakeups, WorkBell
 from chatflow_runtime.web.server import server_config
 
 ADMIN_DRAIN_S = 1
+MOST_FILES = 65_536
+
+
+def allow_files() -> None:
+    """Let this process open as many files as it may, up to 65,536: many systems begin with 1,024 for the sake of
+    programs that use select(), and each client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # macOS names no hard limit and has one of its own.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> bool:

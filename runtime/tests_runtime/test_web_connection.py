@@ -6,6 +6,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -287,3 +290,19 @@ async def test_a_flood_of_pings_or_pongs_is_ended(gateway: Gateway) -> None:
 async def test_why_a_long_message_is_refused_reaches_a_client_that_is_still_sending(gateway: Gateway) -> None:
     long = bytes([0x81, 0xFF]) + (2**20).to_bytes(8) + bytes(4) + b" " * 2**20
     assert await closed_with(gateway, long) == 1009
+
+
+def test_a_process_takes_as_many_clients_as_it_may_open_files() -> None:
+    """In a process of its own, since the limit lasts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2000 if hard == resource.RLIM_INFINITY else min(2000, hard)
+    program = f"""
+import resource
+from chatflow_runtime.serving import allow_files
+from chatflow_runtime.web.connection import RESERVED_FILES, most_connections
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, {most}))
+assert most_connections() == 512 - RESERVED_FILES
+allow_files()
+assert most_connections() == {most} - RESERVED_FILES
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
