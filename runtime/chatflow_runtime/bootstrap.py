@@ -361,7 +361,11 @@ def _lanes(config: RuntimeConfig, metrics: Metrics, patience_s: float | None) ->
 
 
 def _queue(deadline_s: float, patience_s: float | None) -> QueueRules:
-    return QueueRules.within(deadline_s) if patience_s is None else QueueRules(patience_s, patience_s, math.inf)
+    return (
+        QueueRules.within(deadline_s)
+        if patience_s is None
+        else QueueRules(patience_s, patience_s, math.inf, new_wait=True)
+    )
 
 
 def _answer_cache(config: RuntimeConfig, link: Link) -> AnswerCache:

@@ -120,9 +120,16 @@ class InboxFull(ChatFlowError):
 
 
 class NotHandedOver(ChatFlowError):
-    """The conversation is in no handoff: the bot answers it, or it has ended."""
+    """The conversation is in no handoff, or in another one than `meant`: the bot answers it, or it has ended."""
 
     code = "not_handed_over"
+
+    def __init__(self, scene: str, meant: str | None = None) -> None:
+        super().__init__(
+            f"the conversation is in scene {scene}; nobody has asked for a person"
+            if meant is None or scene != "handoff"
+            else f"handoff {meant!r} is over; the conversation is in another one"
+        )
 
 
 class LeaseLost(ChatFlowError):

@@ -8,6 +8,7 @@ conversations the one whose turn it is waits longer each time.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -30,6 +31,9 @@ PAGE = 100
 """Entries that are looked at in one call."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 600.0
 """Between attempts: each is twice as long as the one before, less a random part of up to a half."""
+WOKEN_S = 30.0
+"""A webhook that takes something again is told at once of what waits for its next attempt, so often at most: some of
+that may fail for its own sake."""
 STATE_PAUSE_S = 5.0
 """The longest pause when it is the state server that fails."""
 GIVE_UP_MS = 24 * 3_600_000
@@ -50,7 +54,7 @@ class _Desk(Desk):
     """The last entry that was looked at."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
     """What one webhook is to be told of one user, first come first. Only the ids: there may be many, and they wait
     long."""
@@ -87,6 +91,9 @@ class HookWorker:
         self._desks = Desks("hooks", ownership, _Desk)
         self._ready = {hook: asyncio.Queue[_Lane | None]() for hook in webhooks}
         self._failing: set[Hook] = set()
+        self._resting: dict[Hook, set[_Lane]] = {hook: set() for hook in webhooks}
+        """Those that wait for their next attempt."""
+        self._woken_s = dict.fromkeys(webhooks, -math.inf)
         for hook in webhooks:
             metrics.watch_hook(hook, lambda hook=hook: float(self._waiting(hook)))  # type: ignore[misc]  # Bound now.
 
@@ -167,6 +174,7 @@ class HookWorker:
         elif lane.hook in self._failing:
             self._failing.discard(lane.hook)
             _log.info("webhook.recovered", hook=lane.hook)
+            self._wake_resting(lane.hook)
 
     async def _told(self, webhook: Webhook, one: Pending, lease: Lease, delivery: Delivery) -> str | None:
         """None once it has been told; why not, if it never will be."""
@@ -188,8 +196,22 @@ class HookWorker:
         if lane.hook not in self._failing:
             self._failing.add(lane.hook)
             _log.warning("webhook.failing", hook=lane.hook, error=type(error).__name__, reason=str(error))
+        self._resting[lane.hook].add(lane)
         later = self._later or asyncio.get_running_loop().call_later
-        later(pause_s, lambda: self._ready[lane.hook].put_nowait(lane))
+        later(pause_s, lambda: self._rested(lane))
+
+    def _rested(self, lane: _Lane) -> None:
+        """Its pause is over, unless it was cut short."""
+        if lane in self._resting[lane.hook]:
+            self._resting[lane.hook].remove(lane)
+            self._ready[lane.hook].put_nowait(lane)
+
+    def _wake_resting(self, hook: Hook) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._woken_s[hook] >= WOKEN_S:
+            self._woken_s[hook] = now_s
+            for lane in list(self._resting[hook]):
+                self._rested(lane)
 
     def _advance(self, lane: _Lane) -> None:
         lane.failures = 0

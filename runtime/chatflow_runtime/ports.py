@@ -380,6 +380,14 @@ class Word(msgspec.Struct, frozen=True):
     agent: str
     notice: Notice
     ends: bool = False
+    handoff_id: str | None = None
+    """In which handoff: its messages are numbered by themselves then. None for the one that lasts."""
+
+    @property
+    def field(self) -> str:
+        """By which it is remembered. A space stands in no user's message id, so that it is never taken for one."""
+        kind = "return" if self.ends else "agent"
+        return f"{kind} {self.handoff_id or ''} {self.message_id}"
 
 
 class Handoff(msgspec.Struct, frozen=True):

@@ -213,7 +213,7 @@ class TurnRunner:
         history: tuple[Message, ...] | None,
     ) -> OutboxItem:
         try:
-            if priority_of(conversation) is Priority.NEW and self.admission.turns_away(turn.uid):
+            if priority_of(conversation, history) is Priority.NEW and self.admission.turns_away(turn.uid):
                 raise Shed(
                     f"{self.admission.backlog} turns are under way; new conversations wait, try again in a few seconds"
                 )

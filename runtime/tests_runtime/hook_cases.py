@@ -50,6 +50,7 @@ async def telling(
     timeout_s: float = 20.0,
     reader: HookReader | None = None,
     on_pause: Callable[[float], None] | None = None,
+    are_pauses_skipped: bool = True,
 ) -> AsyncIterator[Postman]:
     """A worker with all partitions that are free."""
     registry, pauses_s = CollectorRegistry(), list[float]()
@@ -58,7 +59,8 @@ async def telling(
         pauses_s.append(seconds)
         if on_pause is not None:
             on_pause(seconds)
-        asyncio.get_running_loop().call_soon(then)
+        if are_pauses_skipped:
+            asyncio.get_running_loop().call_soon(then)
 
     ownership = case.ownership(name)
     await ownership.refresh()

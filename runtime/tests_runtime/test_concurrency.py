@@ -7,6 +7,7 @@ import asyncio
 import heapq
 import random
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -33,6 +34,8 @@ class Simulation:
     first_token_s: float
     rules: LimitRules = field(default_factory=LimitRules)
     seed: int = 1
+    spread: Callable[[random.Random], float] = lambda chance: chance.uniform(0.8, 1.2)
+    """By what first tokens take longer or shorter than usual, for their questions' sake."""
 
     def __post_init__(self) -> None:
         self.limit = Limit(self.rules)
@@ -59,7 +62,7 @@ class Simulation:
                     answered += 1
                 elif token_s == LATE:
                     self.under_way -= 1
-                    self.limit.refused(self.now_s)
+                    self.limit.late(self.now_s)
                     self.late += 1
                 else:
                     self.limit.began(token_s, self.under_way, self.now_s)
@@ -74,7 +77,7 @@ class Simulation:
         free_s = heapq.heappop(self.free_s)
         begin_s = max(at_s, free_s)
         whole_s = self.answer_s * self.chance.uniform(0.7, 1.3)
-        token_s = min(self.first_token_s * self.chance.uniform(0.8, 1.2), whole_s)
+        token_s = min(self.first_token_s * self.spread(self.chance), whole_s)
         self.under_way += 1
         self.number += 1
         given_up_s = at_s + DEADLINE_S
@@ -128,6 +131,52 @@ def test_a_load_that_it_can_bear_is_never_turned_away_by_the_limit() -> None:
         assert rate == pytest.approx(40, rel=0.15)
 
 
+@pytest.mark.parametrize("rate", [2, 10])
+@pytest.mark.parametrize(
+    "spread",
+    [
+        pytest.param(lambda chance: chance.lognormvariate(0, 0.3), id="some longer"),
+        pytest.param(lambda chance: chance.lognormvariate(0, 0.5), id="some much longer"),
+        pytest.param(lambda chance: 0.6 if chance.random() < 0.6 else 2.25, id="two kinds"),
+    ],
+)
+def test_questions_of_different_lengths_are_no_queue(spread: Callable[[random.Random], float], rate: float) -> None:
+    server = Simulation(10_000, 4.0, 0.2, spread=spread)
+    server.run(200, rate)
+    server.late = 0
+    answered, _ = server.run(1000, rate)
+    assert answered + server.late / 1000 >= 0.95 * rate
+
+
+def test_a_load_that_stays_too_high_makes_nobody_wait_longer_from_hour_to_hour() -> None:
+    server = Simulation(8, 0.2, 0.02)
+    server.run(60, 120)
+    for _ in range(3):
+        server.late = 0
+        rate, first = server.run(1200, 120)
+        assert rate >= 0.9 * 8 / 0.2
+        assert sorted(first)[int(len(first) * 0.99)] < 0.3
+        assert server.late == 0
+
+
+def test_a_model_that_hung_has_its_places_once_it_is_well() -> None:
+    limit = Limit(LimitRules(first=100))
+    limit.began(0.2, 1, 0.0)
+    for second in range(1, 300):
+        limit.late(float(second))
+    assert limit.value == 80
+
+
+def test_some_first_tokens_that_do_not_come_are_no_queue() -> None:
+    limit, chance = Limit(LimitRules(first=64)), random.Random(1)  # noqa: S311  The same again, no secret.
+    for number in range(20_000):
+        if chance.random() < 0.04:
+            limit.late(number * 0.1)
+        else:
+            limit.began(0.2, 40, number * 0.1)
+    assert limit.value >= 64
+
+
 def test_the_jitter_of_a_fast_model_is_no_queue() -> None:
     limit, chance = Limit(LimitRules(first=64)), random.Random(1)  # noqa: S311  The same again, no secret.
     for number in range(5000):
@@ -160,9 +209,9 @@ def test_the_limit_stays_within_its_bounds_whatever_happens(steps: list[tuple[fl
 class Bench:
     """A lane with two places."""
 
-    def __init__(self, **queue: float) -> None:
+    def __init__(self, patience_s: float = 30.0, *, new_wait: bool = False) -> None:
         self.registry = CollectorRegistry()
-        rules = QueueRules(**queue) if queue else QueueRules(patience_s=30.0, short_patience_s=30.0)
+        rules = QueueRules(patience_s, patience_s, new_wait=new_wait)
         self.now_s = 0.0
         self.lane = Lane(Origin.LLM, Metrics(self.registry), LimitRules(least=2, most=2), rules, lambda: self.now_s)
         self.done: list[str] = []
@@ -201,6 +250,19 @@ async def test_the_new_do_not_wait_and_forms_go_first() -> None:
     assert bench.registry.get_sample_value("chatflow_overloaded_total", {"role": "llm"}) == 2
 
 
+async def test_where_the_new_wait_they_come_last() -> None:
+    bench = Bench(new_wait=True)
+    tasks = [bench.begin("first"), bench.begin("second")]
+    await asyncio.sleep(0)
+    tasks += [bench.begin("new", Priority.NEW), bench.begin("third")]
+    await asyncio.sleep(0)
+    for name, task in zip(("first", "second"), tasks, strict=False):
+        await bench.finish(name, task)
+    assert bench.done == ["first", "second", "third", "new"]
+    for name, task in zip(("new", "third"), tasks[2:], strict=True):
+        await bench.finish(name, task)
+
+
 WAITING = {"earlier": Priority.UNDER_WAY, "later": Priority.UNDER_WAY, "form": Priority.HELD}
 
 
@@ -216,7 +278,7 @@ async def test_in_a_standing_queue_the_latest_is_served_first() -> None:
 
 
 async def test_who_waits_too_long_is_told_and_its_place_goes_to_nobody_twice() -> None:
-    bench = Bench(patience_s=0.01, short_patience_s=0.01)
+    bench = Bench(patience_s=0.01)
     tasks = {name: bench.begin(name) for name in ("first", "second")}
     await asyncio.sleep(0)
     with pytest.raises(ModelOverloaded):

@@ -27,9 +27,9 @@ def outcome(message_id: str, event: Event, text: str = "", handoff: str = ID) ->
     return Outcome(event, Memory(slots={"order": "7"}), reply, delivery=delivery(message_id, handoff))
 
 
-def word(message_id: str, text: str | None = "here I am", *, ends: bool = False) -> Word:
+def word(message_id: str, text: str | None = "here I am", *, ends: bool = False, handoff_id: str | None = None) -> Word:
     notice = Notice("returned" if ends else "agent", text or "bye", 5, message_id, "Ann")
-    return Word("u", message_id, text, "Ann", notice, ends)
+    return Word("u", message_id, text, "Ann", notice, ends, handoff_id)
 
 
 async def hand_over(case: Case, message_id: str = "m1", handoff: str = ID) -> Committed:
@@ -52,6 +52,25 @@ async def told(case: Case) -> list[tuple[str | None, Told]]:
     lease = await case.lease(P)
     found = [await case.hooks.read(lease, one) for one in await case.hooks.waiting(lease, None, 100)]
     return [(one.handoff_id, one.told) for one in found if one is not None]
+
+
+async def test_each_handoff_may_number_its_messages_and_none_ends_another(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        kept = []
+        for number, handoff in enumerate(("h-1", "h-2")):
+            await hand_over(case, f"m{number}", handoff)
+            words = [word("1", handoff_id=handoff), word("1", None, ends=True, handoff_id=handoff)]
+            kept += [await case.handoffs.speak(one) for one in words]
+            assert (await case.handoffs.look("u")).handoff_id is None
+            assert [await case.handoffs.speak(one) for one in words] == kept[-2:]
+        assert len(set(kept)) == 4
+        await hand_over(case, "m3", "h-3")
+        # Late: what was heard keeps its answer, what was not is refused.
+        assert await case.handoffs.speak(word("1", None, ends=True, handoff_id="h-2")) == kept[-1]
+        for late in (word("2", handoff_id="h-2"), word("2", None, ends=True, handoff_id="h-2")):
+            with pytest.raises(NotHandedOver, match="'h-2' is over"):
+                await case.handoffs.speak(late)
+        assert (await case.handoffs.look("u")).handoff_id == "h-3"
 
 
 async def test_a_handover_moves_the_scene_and_tells_the_desk_in_one_step(open_case: Open) -> None:

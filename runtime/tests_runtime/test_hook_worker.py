@@ -126,6 +126,24 @@ async def test_what_is_not_taken_is_told_again_under_the_same_id_and_the_next_on
         assert {post.body for post in again} == {first.body}
 
 
+async def test_a_receiver_that_is_well_again_is_told_at_once_of_all_that_waits() -> None:
+    async with memory_case() as case, receiving() as receiver:
+        receiver.fail_first(3, 503)
+        users = ("u", "v", "w")
+        await leave_word(case, *((uid, "m1") for uid in users))
+        async with telling(case, {Hook.MESSAGES: receiver.url}, are_pauses_skipped=False) as at:
+            await eventually(lambda: len(at.pauses_s) == 3)
+            lease = Lease(partition("x"), "worker", at.ownership.tokens[partition("x")])
+            await case.inbox.accept(Letter("x", "m1", "text", AT_MS))
+            await case.inbox.left(lease)
+            (taken,) = await case.inbox.take(lease, 1)
+            told = MessageAnswered("x", "m1", "5-0", reply("m1"))
+            await case.finish(lease, taken, Delivery(Hook.MESSAGES, told, AT_MS))
+            at.worker.wake(lease.partition)
+            await eventually(lambda: at.count("delivered") == 4)
+        assert all(told_of(receiver.posts, uid) == ["m1", "m1"] for uid in users)
+
+
 async def test_pauses_grow_up_to_a_bound() -> None:
     async with memory_case() as case, receiving() as receiver:
         receiver.fail_first(14, 503)

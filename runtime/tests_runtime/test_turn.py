@@ -418,6 +418,8 @@ async def test_new_conversations_are_shed_above_the_limit_and_others_kept() -> N
     assert (await bench.say("退款多久到账")).origin is Origin.KNOWLEDGE
     with pytest.raises(Shed):
         await bench.runner.answer("u2", "m1", "退款多久到账")
+    earlier = (Message("user", "你好", 1, "a"), Message("assistant", "您好！", 2, "a"))
+    assert (await bench.runner.answer("u3", "m1", "退款多久到账", history=earlier)).item, "under way elsewhere"
     bench.now_ms += bench.rules.ttl_ms + 1
     with pytest.raises(Shed):
         await bench.say("退款多久到账")

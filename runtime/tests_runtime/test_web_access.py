@@ -189,6 +189,21 @@ async def test_a_flow_may_have_no_anonymous_users() -> None:
             assert (response.status, (await response.json())["code"]) == (403, "sessions_refused")
 
 
+async def test_a_visitor_who_is_let_in_under_overload_gets_an_answer() -> None:
+    with running_gateway(closed()) as running:
+        admission = running.runner.admission
+        admission.elsewhere, admission.shed_fraction = admission.backlog_limit + 1, 0.5
+        let_in = []
+        async with aiohttp.ClientSession(running.base_url) as client:
+            for _ in range(40):
+                async with client.post("/v1/sessions") as response:
+                    assert response.status in (201, 503)
+                    if response.status == 201:
+                        let_in.append((await response.json())["token"])
+            assert 5 < len(let_in) < 35
+            assert {(await say(client, token))[0] for token in let_in} == {200}
+
+
 SESSION_KEY = b"k" * 32
 
 

@@ -237,7 +237,7 @@ class Dispatcher:
         # A message whose first attempt was interrupted stands in the stored history already.
         earlier = [message for message in conversation.history if message.message_id != question.message_id]
         prompts = self._prompts(question, history or earlier, passages)
-        priority = priority_of(conversation)
+        priority = priority_of(conversation, history)
         generated = await self.models.answer(prompts, sink, priority)
         if isinstance(generated, Answer):
             return _citing(generated, passages)

@@ -32,8 +32,12 @@ class Place:
         """Its first token came so long after it was asked for."""
         self.lane.limit.began(seconds, self.lane.under_way, self.lane.clock_s())
 
+    def late(self) -> None:
+        """It did not come in time."""
+        self.lane.limit.late(self.lane.clock_s())
+
     def refused(self) -> None:
-        """It did not come in time, or the model's server has too much to do."""
+        """The model's server said that it has too much to do."""
         self.lane.limit.refused(self.lane.clock_s())
 
 
@@ -58,7 +62,7 @@ class Lane:
     @asynccontextmanager
     async def place(self, priority: Priority) -> AsyncIterator[Place]:
         """A place while the context lasts. ModelOverloaded when none becomes free in time; whoever is new does not
-        wait: those under way come first."""
+        wait, unless the rules say so: those under way come first."""
         if self.under_way >= self.limit.value or self._waiters:
             await self._waited(priority)
         else:
@@ -70,7 +74,7 @@ class Lane:
             self._call()
 
     async def _waited(self, priority: Priority) -> None:
-        if priority is Priority.NEW:
+        if priority is Priority.NEW and not self.queue.new_wait:
             raise self._refusal()
         now_s = self.clock_s()
         if not self._waiters:

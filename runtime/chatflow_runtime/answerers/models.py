@@ -40,8 +40,6 @@ log = structlog.get_logger()
 HARMLESS = (ModelAbsent, ModelOverloaded, PromptRefused, AnswerTooLong)
 """Failures of which a breaker need not know: that no server runs is told at once and has to be told, so that one wakes;
 that there is too much to do is the lane's matter; the others come of the prompt and the limits."""
-SIGNS_OF_OVERLOAD = (ModelOverloaded, FirstTokenLate)
-"""What a model's servers do that have too much to do."""
 
 
 class Unanswered(msgspec.Struct, frozen=True):
@@ -145,7 +143,9 @@ class _Stream:
         except ModelError as error:
             if not isinstance(error, HARMLESS):
                 self._attempt.failed()
-            if isinstance(error, SIGNS_OF_OVERLOAD):
+            if isinstance(error, FirstTokenLate):
+                place.late()
+            elif isinstance(error, ModelOverloaded):
                 place.refused()
             raise
         finally:

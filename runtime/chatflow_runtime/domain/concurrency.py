@@ -11,7 +11,6 @@ nobody gains by waiting long.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -39,15 +38,24 @@ class LimitRules:
     harmless_s: float = 0.05
     """So are those that take no longer than this times the tolerance: the jitter of a busy machine is no queue."""
     window_s: float = 0.25
-    samples: int = 5
+    samples: int = 20
     """A window lasts at least so long, and has at least so many first tokens."""
+    typical: float = 0.3
+    """Share of a window's first tokens that are faster than the one it goes by: a queue slows all of them down, long
+    questions only their own."""
     smoothing: float = 0.5
     """Share of the way to its target that the limit goes with each window."""
+    fall: float = 0.2
     drift: float = 0.01
-    """Share by which the latency without a queue follows a longer one with each window in which there was room: the
-    questions may have become longer."""
-    busy_drift: float = 0.002
-    """The same of a window without room: a model that has become slower is not held down for ever."""
+    """Shares by which the latency without a queue follows a shorter one with each window, and a longer one with each in
+    which there was room: the questions may have become longer."""
+    busy_windows: int = 60
+    """After so many windows without room one is had at half the limit, to see what the latency is without a queue: the
+    model may have become slower, and must not be held down for ever."""
+    probe: float = 0.7
+    """Share by which that latency follows what is seen then."""
+    late: float = 0.1
+    """So large a share of first tokens that do not come is in order: the questions of some are long."""
     backoff: float = 0.8
     """What is left of the limit after a first token that did not come, or a refusal; at most once a window."""
 
@@ -64,14 +72,25 @@ class Limit:
         self._most_under_way = 0
         self._opened_s: float | None = None
         self._backed_off_s = -math.inf
+        self._came = self._late = 0.0
+        """First tokens that came and that did not, those of earlier windows counted less and less."""
+        self._busy_windows = 0
 
     @property
     def value(self) -> int:
         """How many answers may be under way."""
-        return int(self._limit)
+        limit = int(self._limit)
+        return max(self._rules.least, limit // 2) if self._is_probing else limit
+
+    @property
+    def _is_probing(self) -> bool:
+        return self._busy_windows >= self._rules.busy_windows
 
     def began(self, seconds: float, under_way: int, now_s: float) -> None:
         """A first token came `seconds` after it was asked for, while so many answers were under way."""
+        self._came += 1
+        if self._is_probing and under_way > self.value:
+            return
         if self._opened_s is None:
             self._opened_s = now_s
         self._samples.append(seconds)
@@ -79,27 +98,48 @@ class Limit:
         if now_s - self._opened_s >= self._rules.window_s and len(self._samples) >= self._rules.samples:
             self._closed()
 
+    def late(self, now_s: float) -> None:
+        """A first token did not come in time. Where none comes at all that is no queue, and the breaker's matter."""
+        self._late += 1
+        if self._came >= 1 and self._late > self._rules.late * (self._came + self._late):
+            self._came = self._late = 0.0
+            self.refused(now_s)
+
     def refused(self, now_s: float) -> None:
-        """A first token did not come in time, or the backend said that it has too much to do."""
+        """The backend said that it has too much to do."""
         if now_s - self._backed_off_s >= self._rules.window_s:
             self._backed_off_s = now_s
             self._set(self._limit * self._rules.backoff)
 
     def _closed(self) -> None:
-        rules, typical_s = self._rules, statistics.median(self._samples)
-        had_room = self._most_under_way < self._limit / 2
+        rules = self._rules
+        typical_s = sorted(self._samples)[int(len(self._samples) * rules.typical)]
+        if self._is_probing:
+            self._follow(typical_s, rules.probe)
+            self._busy_windows = 0
+        else:
+            self._judge(typical_s)
+        self._samples.clear()
+        self._most_under_way, self._opened_s = 0, None
+        self._came, self._late = self._came / 2, self._late / 2
+
+    def _judge(self, typical_s: float) -> None:
+        rules, had_room = self._rules, self._most_under_way < self._limit / 2
         if self._calm_s is None or typical_s < self._calm_s:
-            self._calm_s = typical_s
-        tolerable_s = rules.tolerance * max(self._calm_s, rules.harmless_s)
+            self._follow(typical_s, rules.fall)
+        elif had_room:
+            self._follow(typical_s, rules.drift)
+        tolerable_s = rules.tolerance * max(self._calm_s or 0.0, rules.harmless_s)
         gradient = min(1.0, max(LEAST_GRADIENT, tolerable_s / typical_s)) if typical_s > 0 else 1.0
         if gradient < 1 or not had_room:
             # What was under way caused the latency, however far away the limit was.
             used = min(self._limit, self._most_under_way) if gradient < 1 else self._limit
             target = used * gradient + math.sqrt(used)
             self._set(self._limit + (target - self._limit) * rules.smoothing)
-        self._calm_s += (typical_s - self._calm_s) * (rules.drift if had_room else rules.busy_drift)
-        self._samples.clear()
-        self._most_under_way, self._opened_s = 0, None
+        self._busy_windows = 0 if had_room else self._busy_windows + 1
+
+    def _follow(self, typical_s: float, share: float) -> None:
+        self._calm_s = typical_s if self._calm_s is None else self._calm_s + (typical_s - self._calm_s) * share
 
     def _set(self, limit: float) -> None:
         self._limit = min(float(self._rules.most), max(float(self._rules.least), limit))
@@ -118,6 +158,8 @@ class QueueRules:
     """In a standing queue."""
     standing_s: float = 0.1
     """A queue that has not been empty for so long is a standing one."""
+    new_wait: bool = False
+    """Whether those who are new wait as well, after the others: they have been accepted already."""
 
     @classmethod
     def within(cls, deadline_s: float) -> QueueRules:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatflow_runtime.domain.concurrency import Priority
-from chatflow_runtime.domain.conversation import Conversation, Scene
+from chatflow_runtime.domain.conversation import Conversation, Message, Scene
 from chatflow_runtime.domain.reply import Origin, Rung
 
 RUNG_OF: dict[Origin, Rung] = {
@@ -52,10 +52,10 @@ def wanting(asking: int, absent_s: Sequence[float]) -> float:
     return float(max(asking + recent, 1 if was_wanted else 0))
 
 
-def priority_of(conversation: Conversation) -> Priority:
-    """Who goes first when not all can."""
+def priority_of(conversation: Conversation, sent: Sequence[Message] | None = None) -> Priority:
+    """Who goes first when not all can. `sent` is the history that a client sends along instead."""
     # One that begins anew after its end keeps its revision, but no history.
-    if conversation.scene is Scene.GREETING and not conversation.history:
+    if conversation.scene is Scene.GREETING and not conversation.history and not sent:
         return Priority.NEW
     in_form = conversation.memory.pending is not None or conversation.scene is Scene.HANDOFF
     return Priority.HELD if in_form else Priority.UNDER_WAY

@@ -312,21 +312,21 @@ class MemoryStore:
     def speak(self, word: Word, end: Delivery) -> str:
         """What a person says or does, for the twin of the handoffs."""
         user = self._users.get(word.uid, _User())
-        if word.message_id in user.words:
-            return user.words[word.message_id]
-        if user.handoff is None:
-            raise NotHandedOver(f"the conversation is in scene {user.scene}; nobody has asked for a person")
+        if word.field in user.words:
+            return user.words[word.field]
+        if user.handoff is None or word.handoff_id not in (None, user.handoff):
+            raise NotHandedOver(user.scene, word.handoff_id)
         if word.text:
             at_ms = word.notice.at_ms
             self._remember(user, Message("assistant", word.text, at_ms, word.message_id, word.agent))
-        user.words[word.message_id] = self._send(user, word.notice).id
+        user.words[word.field] = self._send(user, word.notice).id
         if word.ends:
             user.scene = next_scene(user.scene, Event.RETURNED)
             self._end_handoff(word.uid, user, end)
         user.deadline_ms, user.is_notified = self._clock.now_ms() + self._rules.ttl_ms, False
         self._due_of(word.uid)[word.uid] = user.deadline_ms - self._rules.notice_ms
         self._watches.wake(word.uid)
-        return user.words[word.message_id]
+        return user.words[word.field]
 
     def handoff(self, uid: str) -> Handoff:
         """Where a conversation stands, for the twin of the handoffs."""

@@ -46,7 +46,7 @@ class RedisHandoffs:
             names.dead_key(self._flow, number),
             "" if self._clock is None else self._clock.now_ms(),
             word.uid,
-            word.message_id,
+            word.field,
             Event.RETURNED if word.ends else "",
             MESSAGES.encode(message) if word.text else b"",
             NOTICES.encode(word.notice),
@@ -55,13 +55,14 @@ class RedisHandoffs:
             DELIVERIES.encode(returned(word.uid, at_ms)),
             names.work_channel(self._flow, number),
             number,
+            word.handoff_id or "",
         )
         match Status(result[0]):
             case Status.DONE | Status.ANSWERED:
                 found: bytes = result[1]
                 return found.decode()
             case Status.GONE:
-                raise NotHandedOver(f"the conversation is in scene {result[1].decode()}; nobody has asked for a person")
+                raise NotHandedOver(result[1].decode(), word.handoff_id)
             case Status.TOO_NEW:
                 raise too_new(f"the conversation of {word.uid!r}", result[1])
             case other:

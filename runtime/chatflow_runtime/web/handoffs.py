@@ -57,7 +57,7 @@ class HandoffRoutes:
         message_id = wire.checked_id("message_id", body.message_id)
         agent, at_ms = body.agent or NAMELESS, self._services.clock.now_ms()
         notice = Notice("agent", text, at_ms, message_id, agent)
-        return await self._spoken(Word(_uid(request), message_id, text, agent, notice))
+        return await self._spoken(Word(_uid(request), message_id, text, agent, notice, handoff_id=body.handoff_id))
 
     async def give_back(self, request: Request) -> Response:
         """Let the bot answer again."""
@@ -70,7 +70,9 @@ class HandoffRoutes:
         message_id = wire.new_id("r") if body.message_id is None else wire.checked_id("message_id", body.message_id)
         agent = body.agent or NAMELESS
         notice = Notice("returned", text or self._desk.returned, self._services.clock.now_ms(), message_id, agent)
-        return await self._spoken(Word(_uid(request), message_id, text, agent, notice, ends=True))
+        return await self._spoken(
+            Word(_uid(request), message_id, text, agent, notice, ends=True, handoff_id=body.handoff_id)
+        )
 
     async def look(self, request: Request) -> Response:
         """Where the conversation stands, and what was said."""

@@ -46,13 +46,14 @@ class Sessions:
             raise SessionsRefused("this flow gives no anonymous sessions; use the token of its identity provider")
         if (address := self._services.address_of(exchange.scope)) is not None:
             await self._services.store.meter_address(address)
-        if b"authorization" not in exchange.headers and self._services.admission.turns_away(wire.new_id("visitor")):
-            raise Shed("this gateway has more to do than it can; new visitors wait, try again in a few seconds")
-        uid = None
-        if b"authorization" in exchange.headers:
+        uid, is_known = None, b"authorization" in exchange.headers
+        if is_known:
             uid = self._services.gate.admit(exchange.scope).uid
         if uid is None or not uid.startswith(ANONYMOUS):
             uid = wire.new_id(ANONYMOUS.rstrip("-"))
+        # Whoever is let in here is let in by the turn as well: the same user decides.
+        if not is_known and self._services.admission.turns_away(uid):
+            raise Shed("this gateway has more to do than it can; new visitors wait, try again in a few seconds")
         given = self._giver.give(uid)
         session = wire.Session(uid, given.token, given.until_s * 1000)
         await exchange.respond(201, wire.encode(session), headers=[(b"cache-control", b"no-store")])

@@ -142,6 +142,14 @@ class TranscriptMessage(msgspec.Struct, frozen=True):
 
 
 AgentName = Annotated[str, Meta(max_length=80, description="The name that users see.")]
+HandoffId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=80,
+        description="The handoff that is meant; refused once it is over. Its message ids are its own then.",
+    ),
+]
 
 
 class AgentMessageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +158,7 @@ class AgentMessageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     message_id: Annotated[Id, Meta(description="The desk's own id of it. Sent again it takes effect once.")]
     text: Annotated[str, Meta(description="What the person says.", extra_json_schema={"minLength": 1})]
     agent: AgentName | None = None
+    handoff_id: HandoffId | None = None
 
 
 class ReturnRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,6 +167,7 @@ class ReturnRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message_id: Id | None = None
     text: Annotated[str | None, Meta(description="Last words, instead of the built-in ones.")] = None
     agent: AgentName | None = None
+    handoff_id: HandoffId | None = None
 
 
 class AgentMessageKept(msgspec.Struct, frozen=True):

@@ -186,7 +186,7 @@ def _agent(operation: str, summary: str, schema: str, pair: examples.Pair) -> No
             },
             **_problems(
                 *_DESK,
-                errors.NotHandedOver("the conversation is in scene answer; nobody has asked for a person"),
+                errors.NotHandedOver("answer"),
                 errors.InvalidMessage("the text '' is empty; send the user's words"),
             ),
         },
