@@ -40,6 +40,10 @@ class LimitRules:
     window_s: float = 0.25
     samples: int = 20
     """A window lasts at least so long, and has at least so many first tokens."""
+    few: int = 5
+    severe: float = 3.0
+    """So few are enough where every one of them is in order, or takes this many times longer: then the limit goes the
+    whole way to its target."""
     typical: float = 0.3
     """Share of a window's first tokens that are faster than the one it goes by: a queue slows all of them down, long
     questions only their own."""
@@ -95,8 +99,21 @@ class Limit:
             self._opened_s = now_s
         self._samples.append(seconds)
         self._most_under_way = max(self._most_under_way, under_way)
-        if now_s - self._opened_s >= self._rules.window_s and len(self._samples) >= self._rules.samples:
+        if now_s - self._opened_s >= self._rules.window_s and self._is_telling():
             self._closed()
+
+    def _is_telling(self) -> bool:
+        rules, count = self._rules, len(self._samples)
+        is_calm = count >= rules.few and max(self._samples) <= self._tolerable_s
+        return count >= rules.samples or is_calm or self._is_severe()
+
+    def _is_severe(self) -> bool:
+        rules = self._rules
+        return len(self._samples) >= rules.few and min(self._samples) > rules.severe * self._tolerable_s
+
+    @property
+    def _tolerable_s(self) -> float:
+        return self._rules.tolerance * max(self._calm_s or 0.0, self._rules.harmless_s)
 
     def late(self, now_s: float) -> None:
         """A first token did not come in time. Where none comes at all that is no queue, and the breaker's matter."""
@@ -119,9 +136,10 @@ class Limit:
             self._busy_windows = 0
         else:
             self._judge(typical_s)
+        kept = 0.5 ** (len(self._samples) / rules.samples)
+        self._came, self._late = self._came * kept, self._late * kept
         self._samples.clear()
         self._most_under_way, self._opened_s = 0, None
-        self._came, self._late = self._came / 2, self._late / 2
 
     def _judge(self, typical_s: float) -> None:
         rules, had_room = self._rules, self._most_under_way < self._limit / 2
@@ -129,13 +147,12 @@ class Limit:
             self._follow(typical_s, rules.fall)
         elif had_room:
             self._follow(typical_s, rules.drift)
-        tolerable_s = rules.tolerance * max(self._calm_s or 0.0, rules.harmless_s)
-        gradient = min(1.0, max(LEAST_GRADIENT, tolerable_s / typical_s)) if typical_s > 0 else 1.0
+        gradient = min(1.0, max(LEAST_GRADIENT, self._tolerable_s / typical_s)) if typical_s > 0 else 1.0
         if gradient < 1 or not had_room:
             # What was under way caused the latency, however far away the limit was.
             used = min(self._limit, self._most_under_way) if gradient < 1 else self._limit
             target = used * gradient + math.sqrt(used)
-            self._set(self._limit + (target - self._limit) * rules.smoothing)
+            self._set(self._limit + (target - self._limit) * (1.0 if self._is_severe() else rules.smoothing))
         self._busy_windows = 0 if had_room else self._busy_windows + 1
 
     def _follow(self, typical_s: float, share: float) -> None:
