@@ -227,7 +227,8 @@ async def run_worker(settings: Settings) -> None:
         is_told = config.gateway.messages_webhook is not None
         answers = InboxWorker(parts.inbox, ownership, counted, texts, waiting.ready, is_told=is_told)
         reader = RedisHooks(parts.link, config.flow.key, rules)
-        hooks = hook_worker(settings, parts.session, reader, ownership, metrics, CLOCK)
+        handoffs = RedisHandoffs(parts.lasting, config.flow.key, rules)
+        hooks = hook_worker(settings, parts.session, reader, ownership, metrics, CLOCK, handoffs)
         for work in (answers.run(), hooks.run()):
             await stack.enter_async_context(background(work, stop))
 

@@ -11,13 +11,13 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from chatflow_runtime.desks import Desk, Desks
-from chatflow_runtime.domain.deliveries import Delivery, Hook
+from chatflow_runtime.domain.deliveries import Delivery, HandoffRequested, Hook
 from chatflow_runtime.errors import DeliveryFailed, LeaseLost, StateError, WebhookGone
 from chatflow_runtime.metrics import Delivered, Metrics
 from chatflow_runtime.ownership import Ownership
@@ -67,7 +67,8 @@ class _Lane:
 
 
 class HookWorker:
-    """Delivers to `webhooks`. `flow_key` makes the ids of deliveries those of this flow alone."""
+    """Delivers to `webhooks`. `flow_key` makes the ids of deliveries those of this flow alone. `unreached` lets the bot
+    answer a conversation again for which nobody could be asked; it may be called twice for one."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class HookWorker:
         metrics: Metrics,
         clock: Clock,
         flow_key: str,
+        unreached: Callable[[Delivery], Awaitable[None]],
         *,
         later: Later | None = None,
         jitter: Callable[[], float] = random.random,
@@ -86,6 +88,7 @@ class HookWorker:
         self._metrics = metrics
         self._clock = clock
         self._flow_key = flow_key
+        self._unreached = unreached
         self._later = later
         self._jitter = jitter
         self._desks = Desks("hooks", ownership, _Desk)
@@ -167,6 +170,8 @@ class HookWorker:
             _log.error("webhook.dropped", hook=lane.hook, entry=one.entry, partition=lease.partition)
             return
         why = await self._told(webhook, one, lease, delivery)
+        if why is not None and isinstance(delivery.told, HandoffRequested):
+            await self._unreached(delivery)
         await self._reader.sent(lease, one, why)
         self._metrics.delivery(lane.hook, Delivered.DELIVERED if why is None else Delivered.DEAD)
         if why is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from chatflow_api.runtime_config import WebhookConfig
 from chatflow_runtime.adapters.http_session import open_session
 from chatflow_runtime.adapters.webhooks import HttpWebhook
-from chatflow_runtime.domain.deliveries import Hook
+from chatflow_runtime.domain.deliveries import Delivery, Hook
 from chatflow_runtime.domain.signature import keys_of
 from chatflow_runtime.hook_worker import HookWorker
 from chatflow_runtime.metrics import Metrics
@@ -62,6 +62,9 @@ async def telling(
         if are_pauses_skipped:
             asyncio.get_running_loop().call_soon(then)
 
+    async def unreached(_: Delivery) -> None:
+        return
+
     ownership = case.ownership(name)
     await ownership.refresh()
     async with open_session() as session:
@@ -82,6 +85,7 @@ async def telling(
             Metrics(registry),
             case.time.clock,
             FLOW,
+            unreached,
             later=later,
             jitter=lambda: 0.0,
         )

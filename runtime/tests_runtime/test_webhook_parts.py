@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from chatflow_api.runtime_config import derive
 from chatflow_api.v1alpha1 import ChatFlow, WhileBusy
 from chatflow_runtime.adapters.http_session import open_session
-from chatflow_runtime.domain.conversation import Scene
+from chatflow_runtime.answerers.handoff import requested
+from chatflow_runtime.domain.conversation import Event, Memory, Message, Scene
 from chatflow_runtime.domain.deliveries import Hook
+from chatflow_runtime.domain.reply import Notice
+from chatflow_runtime.domain.texts import texts_for
 from chatflow_runtime.metrics import Metrics
+from chatflow_runtime.ports import Outcome
 from chatflow_runtime.settings import Settings, SettingsInvalid
 from chatflow_runtime.state.rules import Rules
 from chatflow_runtime.webhook_parts import desk_of, hook_worker, webhooks_of
 from prometheus_client import CollectorRegistry
-from tests_runtime.state_cases import memory_case
+from tests_runtime.hook_cases import SECRET
+from tests_runtime.hook_receiver import receiving
+from tests_runtime.state_cases import RULES, Open, memory_case, reply
 
 KEY = {"name": "desk", "key": "hook"}
 SPEC = {
@@ -46,7 +53,7 @@ async def start(settings: Settings) -> None:
     async with memory_case() as case, open_session() as session:
         desk_of(settings, case.handoffs)
         metrics = Metrics(CollectorRegistry())
-        hook_worker(settings, session, case.hooks, case.ownership(), metrics, case.time.clock)
+        hook_worker(settings, session, case.hooks, case.ownership(), metrics, case.time.clock, case.handoffs)
 
 
 async def test_webhooks_and_desk_come_from_the_manifest(tmp_path: Path) -> None:
@@ -54,6 +61,32 @@ async def test_webhooks_and_desk_come_from_the_manifest(tmp_path: Path) -> None:
     await start(settings)
     found = {hook: (config.url, config.timeout_s) for hook, config in webhooks_of(settings.config).items()}
     assert found == {Hook.MESSAGES: ("http://crm/hook", 3.0), Hook.HANDOFF: ("http://desk/hook", 10.0)}
+
+
+async def test_where_nobody_can_be_asked_to_take_over_the_bot_answers_again(tmp_path: Path, open_case: Open) -> None:
+    async with receiving() as desk, open_case(RULES) as case, open_session() as session:
+        desk.fail_first(2, 410)
+        webhook = {"url": desk.url, "secretRef": KEY}
+        handoff = {"webhook": webhook, "agentSecretRef": {"name": "desk", "key": "agents"}}
+        settings = settings_of(tmp_path, {"dialogue": {"handoff": handoff}}, hook=SECRET)
+        claimed = await case.claim(turn := case.turn("m1"))
+        asked = requested("u", Message("user", "转人工", 1, "m1"), claimed.conversation, "phrase")
+        handed_over = Outcome(Event.HANDED_OVER, Memory(), reply("m1"), delivery=asked)
+        await case.store.commit(turn, claimed.conversation, handed_over)
+        assert (await case.handoffs.look("u")).scene is Scene.HANDOFF
+        metrics, ownership = Metrics(CollectorRegistry()), case.ownership()
+        await ownership.refresh()
+        worker = hook_worker(settings, session, case.hooks, ownership, metrics, case.time.clock, case.handoffs)
+        telling = asyncio.create_task(worker.run())
+        with case.store.watch("u") as watch:
+            async with asyncio.timeout(30):
+                while (await case.handoffs.look("u")).scene is Scene.HANDOFF:
+                    await watch.wait(30)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+        told = [entry.item for entry in await case.store.outbox("u", "0")][-1]
+        assert isinstance(told, Notice)
+        assert (told.kind, told.text) == ("returned", texts_for(settings.config).unreached)
 
 
 async def test_a_flow_without_them_tells_nobody(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Texts:
     """Reply to a message that asks for a person."""
     returned: str
     """Notice that the bot answers again."""
+    unreached: str
+    """The same, because nobody could be told of the handoff."""
 
     def notice(self, kind: Literal["closing", "ended"], seconds: float) -> str:
         """The text of a notice, `seconds` before the end."""
@@ -71,6 +73,7 @@ def texts_for(config: RuntimeConfig) -> Texts:
         ended=dialogue.ended or built_in.ended,
         handed_over=(handoff and handoff.announce) or built_in.handed_over,
         returned=(handoff and handoff.returned) or built_in.returned,
+        unreached=built_in.unreached,
     )
 
 
@@ -95,6 +98,7 @@ _BUILT_IN = {
         failed="抱歉，您的一条消息没能得到回答，请再发一次。",
         handed_over="好的，正在为您转接人工客服，请稍候。您可以继续留言，客服会看到完整的对话。",
         returned="人工服务已结束，接下来由智能客服继续为您服务。",
+        unreached="暂时没有人工客服能接待您，由智能客服继续为您服务。",
     ),
     Locale.EN: Texts(
         greeting="Hello, I am the virtual assistant. How can I help you?",
@@ -116,5 +120,6 @@ _BUILT_IN = {
         failed="Sorry, one of your messages could not be answered. Please send it again.",
         handed_over="All right, I am getting a colleague for you. Write on meanwhile; they will see the whole chat.",
         returned="Our colleague has left the chat. The virtual assistant is here for you again.",
+        unreached="None of our colleagues can be reached right now. The virtual assistant is here for you again.",
     ),
 }
