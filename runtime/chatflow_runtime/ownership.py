@@ -62,6 +62,9 @@ class Ownership:
         wanted = self._share if is_look else self._share - self._tokens.keys()
         await asyncio.gather(*(self._lease(number, attended) for number in wanted))
         if is_look:
+            # A failover may have brought a lease back that was given up, and others leave it to whoever lives.
+            strays = set(self._partitions) - self._share
+            await asyncio.gather(*(self._store.free(number, self.worker) for number in strays))
             self._looked_s = began_s
         return self.tokens
 
@@ -78,4 +81,5 @@ class Ownership:
             self._tokens[number] = token
 
     async def _free(self, number: int) -> None:
-        await self._store.free(number, self.worker, self._tokens.pop(number))
+        await self._store.free(number, self.worker, self._tokens[number])
+        self._tokens.pop(number, None)

@@ -445,8 +445,8 @@ class LeaseStore(Protocol):
         """Take a partition, or look whether it is still held under a token: the token, greater than those of all owners
         before; None while another worker has it."""
 
-    async def free(self, partition: int, worker: str, token: int) -> None:
-        """Give a partition up; does nothing when it is lost already."""
+    async def free(self, partition: int, worker: str, token: int | None = None) -> None:
+        """Give a partition up, under a token or whatever it is; does nothing when it is lost already."""
 
 
 class RecordSink(Protocol):

@@ -54,6 +54,19 @@ async def test_a_message_whose_reply_is_lost_stays(open_case: Open) -> None:
         assert await case.inbox.done(lease, taken)
 
 
+async def test_a_message_that_was_answered_is_never_given_up(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        await case.inbox.accept(letter("m1"))
+        lease = await case.lease(P)
+        await case.inbox.left(lease)
+        (taken,) = await case.inbox.take(lease, 10)
+        committed = await case.answer("m1")
+        await case.inbox.bury(lease, taken, "its workers ended", Notice("failed", "sorry", 1, "m1"))
+        assert list(await case.store.outbox("u", "0")) == [committed.item]
+        assert await case.dead(P) == []
+        assert list(await case.inbox.left(lease)) == []
+
+
 async def test_only_attempts_that_end_their_worker_count(open_case: Open) -> None:
     async with open_case(RULES) as case:
         for name in ("deadly", "beside", "failing"):

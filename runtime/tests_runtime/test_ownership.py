@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import hypothesis.strategies as st
 from chatflow_api.names import PARTITIONS
 from chatflow_runtime.domain.shares import share_of
+from chatflow_runtime.errors import StateUnavailable
 from chatflow_runtime.ownership import Ownership
-from chatflow_runtime.ports import Attendance
+from chatflow_runtime.ports import Attendance, LeaseStore
 from hypothesis import given
 from tests_runtime.state_cases import RULES, Open, memory_case
 
@@ -172,3 +174,52 @@ def test_shares_are_disjoint_cover_everything_and_move_only_to_who_comes(workers
     assert sorted(number for share in shares.values() for number in share) == list(partitions)
     for worker in workers - {newcomer}:
         assert share_of(worker, workers | {newcomer}, partitions) <= shares[worker]
+
+
+class _Unheard:
+    """The case's leases, of which every partition fails to be given up once."""
+
+    def __init__(self, leases: LeaseStore) -> None:
+        self._leases = leases
+        self._failed: set[int] = set()
+        self.lease_s = leases.lease_s
+        self.attend, self.leave, self.lease = leases.attend, leases.leave, leases.lease
+
+    async def free(self, partition: int, worker: str, token: int | None = None) -> None:
+        if partition not in self._failed:
+            self._failed.add(partition)
+            raise StateUnavailable("no answer")
+        await self._leases.free(partition, worker, token)
+
+
+async def test_a_partition_that_could_not_be_given_up_is_given_up_later() -> None:
+    async with memory_case() as case:
+        ant = Ownership(_Unheard(case.leases), "ant", lambda: case.time.at_ms / 1000)
+        bee = case.ownership("bee")
+        await ant.refresh()
+        await bee.refresh()
+        for _ in range(30):
+            case.time.advance(1000)
+            with contextlib.suppress(StateUnavailable):
+                await ant.refresh()
+            await bee.refresh()
+        assert len(ant.tokens) + len(bee.tokens) == PARTITIONS
+        assert not ant.tokens.keys() & bee.tokens.keys()
+
+
+async def test_a_lease_that_a_failover_brought_back_to_who_had_given_it_up_goes_to_whose_it_is(open_case: Open) -> None:
+    async with open_case(RULES) as case:
+        ant, bee = case.ownership("ant"), case.ownership("bee")
+        for _ in range(3):
+            await ant.refresh()
+            await bee.refresh()
+            case.time.advance(1000)
+        number, token = next(iter(bee.tokens.items()))
+        await case.leases.free(number, "bee", token)
+        assert await case.leases.lease(number, "ant", await case.leases.attend("ant")) is not None
+        for _ in range(15):
+            case.time.advance(1000)
+            await ant.refresh()
+            await bee.refresh()
+        assert number in bee.tokens
+        assert len(ant.tokens) + len(bee.tokens) == PARTITIONS

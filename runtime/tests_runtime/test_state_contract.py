@@ -144,6 +144,19 @@ async def test_an_interrupted_message_stays_in_the_history_and_its_retry_enters_
         ]
 
 
+async def test_a_claim_that_another_message_has_and_did_not_take_is_no_interruption(open_case: Open) -> None:
+    async with open_case(busy(WhileBusy.INTERRUPT)) as case:
+        turn = case.turn("m2")
+        claimed = await case.claim(turn)
+        # As a failover does that forgets the one and brings the other back.
+        await case.store.release(turn)
+        await case.claim(case.turn("m1"))
+        for step in (case.store.renew(turn), case.store.commit(turn, claimed.conversation, outcome(turn))):
+            with pytest.raises(ClaimLost) as raised:
+                await step
+            assert not isinstance(raised.value, Overtaken)
+
+
 async def test_a_commit_without_the_claim_or_at_another_revision_changes_nothing(open_case: Open) -> None:
     async with open_case(RULES) as case:
         await case.answer("m1")

@@ -102,6 +102,8 @@ class MemoryInbox:
         one = partition.waiting.pop(taken.entry, None)
         if one is None:
             return
+        if self._store.answered_at(taken.uid, taken.message_id) is not None:
+            return
         partition.dead.append((one.letter, reason))
         outbox_id = self._store.notify(taken.uid, notice)
         if delivery is not None:

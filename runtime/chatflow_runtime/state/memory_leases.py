@@ -55,10 +55,11 @@ class MemoryLeases:
         lease.worker, lease.token, lease.epoch_ms = worker, lease.token + 1, attended.at_ms
         return lease.token
 
-    async def free(self, partition: int, worker: str, token: int) -> None:
-        """Give a partition up; does nothing when it is lost already."""
-        if self.holds(partition, worker, token):
-            self._leases[partition].worker = None
+    async def free(self, partition: int, worker: str, token: int | None = None) -> None:
+        """Give a partition up, under a token or whatever it is; does nothing when it is lost already."""
+        lease = self._leases.get(partition)
+        if lease is not None and lease.worker == worker and token in (None, lease.token):
+            lease.worker = None
 
     def holds(self, partition: int, worker: str, token: int) -> bool:
         """Whether a worker has a partition under a token, for the twin of the inbox."""

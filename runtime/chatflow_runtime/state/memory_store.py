@@ -264,8 +264,8 @@ class MemoryStore:
         claim = user.claim
         if claim is None or (claim.message_id, claim.owner) != (turn.message_id, turn.owner):
             seen = user.seen.get(turn.message_id)
-            is_other = claim is not None and claim.message_id != turn.message_id
-            if is_other or (seen is not None and seen.unanswered_in is not None):
+            is_again = claim is not None and claim.message_id == turn.message_id
+            if not is_again and seen is not None and seen.unanswered_in is not None:
                 raise Overtaken(f"message {turn.message_id!r} of {turn.uid!r}: a newer message has taken over")
             raise ClaimLost(f"message {turn.message_id!r} of {turn.uid!r} was taken over; load it again")
         return claim

@@ -70,27 +70,25 @@ class RedisInbox:
 
     async def left(self, lease: Lease) -> Sequence[Taken]:
         """What has been taken and not answered, by owners before and by this one, oldest first."""
-        return _taken(await self._run(self._scripts.left, lease))
+        return _taken(await self._run(self._scripts.left, lease, self._dead(lease)))
 
     async def take(self, lease: Lease, limit: int) -> Sequence[Taken]:
         """New messages, oldest first."""
-        return _taken(await self._run(self._scripts.take, lease, (), limit))
+        return _taken(await self._run(self._scripts.take, lease, self._dead(lease), limit))
 
     async def begin(self, lease: Lease, taken: Taken) -> Letter | None:
         """Count an attempt at a message, and read it; None when it is no longer the worker's to answer."""
-        found = await self._run(self._scripts.attempt, lease, (), taken.entry, taken.attempts + 1)
+        found = await self._run(self._scripts.attempt, lease, self._dead(lease), taken.entry, taken.attempts + 1)
         return LETTERS.decode(found[0]) if found else None
 
     async def ended(self, lease: Lease, taken: Taken) -> None:
         """The attempt has ended without an answer, and its worker goes on: it does not count."""
-        await self._run(self._scripts.attempt, lease, (), taken.entry, taken.attempts)
+        await self._run(self._scripts.attempt, lease, self._dead(lease), taken.entry, taken.attempts)
 
     async def done(self, lease: Lease, taken: Taken, delivery: Delivery | None = None) -> bool:
         """A message is answered, and a webhook to be told of it, once. False when its reply is lost."""
-        keys, of = self._leaving(lease, taken), keys_of(self._flow, taken.uid)
-        status, *_ = await self._asked(
-            self._scripts.done, lease, [*keys, of.replies], *self._left_behind(lease, taken, delivery)
-        )
+        keys = self._leaving(lease, taken)
+        status, *_ = await self._asked(self._scripts.done, lease, keys, *self._left_behind(lease, taken, delivery))
         return Status(status) is Status.DONE
 
     async def bury(
@@ -110,7 +108,11 @@ class RedisInbox:
     def _leaving(self, lease: Lease, taken: Taken) -> list[str]:
         """The keys of a message that leaves the inbox, beside the inbox itself."""
         keys = [of(self._flow, lease.partition) for of in (names.accepted_key, names.hooks_key, names.dead_key)]
-        return [*keys, keys_of(self._flow, taken.uid).outbox]
+        of = keys_of(self._flow, taken.uid)
+        return [*keys, of.outbox, of.replies]
+
+    def _dead(self, lease: Lease) -> list[str]:
+        return [names.dead_key(self._flow, lease.partition)]
 
     def _left_behind(self, lease: Lease, taken: Taken, delivery: Delivery | None) -> list[Argument]:
         """Which message leaves, and what is said of it to whom."""
@@ -118,7 +120,7 @@ class RedisInbox:
         channel = names.work_channel(self._flow, lease.partition)
         return [taken.entry, taken.uid, taken.message_id, *told, channel, lease.partition]
 
-    async def _run(self, script: Script, lease: Lease, keys: Sequence[str] = (), *args: Argument) -> list[Any]:
+    async def _run(self, script: Script, lease: Lease, keys: Sequence[str], *args: Argument) -> list[Any]:
         """What follows the status of a script that only the partition's owner may run."""
         return (await self._asked(script, lease, keys, *args))[1:]
 

@@ -44,9 +44,10 @@ class RedisLeases:
         )
         return held[0] if status == Status.DONE else None
 
-    async def free(self, partition: int, worker: str, token: int) -> None:
-        """Give a partition up; does nothing when it is lost already."""
-        await self._link.run(self._scripts.free, 1, names.lease_key(self._flow, partition), worker, token)
+    async def free(self, partition: int, worker: str, token: int | None = None) -> None:
+        """Give a partition up, under a token or whatever it is; does nothing when it is lost already."""
+        key = names.lease_key(self._flow, partition)
+        await self._link.run(self._scripts.free, 1, key, worker, "" if token is None else token)
 
     def _now(self) -> str | int:
         return "" if self._clock is None else self._clock.now_ms()

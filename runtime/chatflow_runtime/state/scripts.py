@@ -95,7 +95,7 @@ def render(rules: Rules) -> Scripts:
     constants = _constants(rules)
     clock, envelope, history, seen, loss = map(_file, ("clock", "envelope", "history", "seen", "loss"))
     holds, keep, removal, gcra, dead, tell = map(_file, ("holds", "keep", "removal", "gcra", "dead", "tell"))
-    lookups = _next_scene()
+    letter, lookups = _file("letter"), _next_scene()
 
     def script(name: str, *parts: str) -> Script:
         source = _with_constants("\n".join((*parts, _file(name))), constants).encode()
@@ -114,11 +114,11 @@ def render(rules: Rules) -> Scripts:
         lease=script("lease", keep),
         free=script("free"),
         accept=script("accept", clock, seen, gcra),
-        take=script("take", holds),
-        left=script("left", holds),
-        attempt=script("attempt", holds),
+        take=script("take", holds, dead, letter),
+        left=script("left", holds, dead, letter),
+        attempt=script("attempt", holds, dead, letter),
         done=script("done", holds, seen, removal, dead, tell),
-        bury=script("bury", holds, removal, dead, tell),
+        bury=script("bury", holds, seen, removal, dead, tell),
         hooks=script("hooks", holds),
         sent=script("sent", holds, dead),
         agent=script("agent", clock, envelope, history, dead, tell, lookups),

@@ -1,7 +1,7 @@
 -- Purpose: tell the partition's owner what has been taken from an inbox and not answered: by owners before, or by itself,
 --   as it was before the state server failed over. It is the owner's then, and what is nobody's stays as it is.
 --   Consumers that are gone leave the group.
--- KEYS: 1 lease, 2 inbox
+-- KEYS: 1 lease, 2 inbox, 3 dead letters
 -- ARGV: 1 worker, 2 token
 -- Returns: {DONE, {entry, uid, message id, attempts that have begun and never ended}, ...}, oldest first | {LOST}
 -- Complexity: O(messages). Time: none.
@@ -14,9 +14,10 @@ end
 local left, is_foreign = {DONE}, false
 for _, one in ipairs(pending) do
   local entry = redis.call('XRANGE', KEYS[2], one[1], one[1])[1]
-  if entry then
-    left[#left + 1] = {one[1], entry[2][2], entry[2][4], one[4] - 1}
-  else
+  local letter = entry and letter_of(KEYS[2], KEYS[3], entry)
+  if letter then
+    left[#left + 1] = {one[1], letter.u, letter.i, one[4] - 1}
+  elseif not entry then
     redis.call('XACK', KEYS[2], READERS, one[1])
   end
   is_foreign = is_foreign or one[2] ~= ARGV[1]
